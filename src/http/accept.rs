@@ -15,7 +15,7 @@ pub(super) struct Form {
 /// Preference for a form, and how specific the matching range is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Wish {
-    /// Thousandths.
+    /// The quality value, in thousandths.
     q: u16,
     exactness: u8,
 }
@@ -55,7 +55,7 @@ fn said_of(range: &str, form: Form) -> Option<Wish> {
             "q" => q = thousandths(value)?,
             "version" if form.version != Some(value) => return None,
             "version" => exactness += 1,
-            // The character set and the escaping of names: the output satisfies every value.
+            // `charset` and `escaping`: the output satisfies every value.
             _ => {}
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn error_body(code: &str, msg: &str) -> Value {
     json!({"error": msg, "code": code})
 }
 
-/// Returns the code of errors that have no other: the words of `docs/PROTOCOL.md`.
+/// Returns the default error code of a status, as listed in `docs/PROTOCOL.md`.
 pub(super) fn code_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "unauthorised",

@@ -219,7 +219,7 @@ async fn admin_readyz(State(hooks): State<AdminHooks>) -> Response<Body> {
     readiness(&hooks.health)
 }
 
-/// The code of a gateway that is not ready.
+/// The error code when the gateway is not ready.
 const NOT_READY: &str = "not_ready";
 
 fn readiness(health: &Health) -> Response<Body> {
@@ -292,7 +292,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
         return bad("`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
     }
     let Hooks { instruments, state, .. } = &app.hooks;
-    // Instruments are in the order of listing, so that later listings come after the cursor.
+    // Instruments are in listing order, so that later listings come after the cursor.
     let from = match &asked.after {
         None => 0,
         Some(last) => match Symbol::parse(last).ok().and_then(|last| instruments.find(&last)) {

@@ -1,5 +1,5 @@
-//! Validation of the `Host` of requests, against DNS rebinding: a web page whose name resolves to this
-//! machine has the same origin as the gateway for a browser, and only the name in its requests differs.
+//! Validation of the `Host` of requests, against DNS rebinding: to a browser, a web page whose name resolves to this
+//! machine has the same origin as the gateway. Only the name in its requests differs.
 //!
 //! A literal address cannot be rebound. The local address of the connection is therefore always valid, also
 //! on a listener of all addresses (`0.0.0.0`, `[::]`).
@@ -106,7 +106,7 @@ impl Gate {
         let mut named = head.headers.get_all(HOST).iter();
         let host = match (named.next(), named.next()) {
             (Some(host), None) => Some(host),
-            // RFC 9112 §3.2.
+            // Optional before HTTP/1.1 (RFC 9112 §3.2).
             (None, _) if head.version < Version::HTTP_11 => None,
             _ => return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once")),
         };

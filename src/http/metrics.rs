@@ -76,8 +76,8 @@ pub struct RoomFigures {
 }
 
 impl RoomFigures {
-    /// Kinds of losses: ticks by which the shard was lapped; ticks merged, dropped for slowness and lost by
-    /// the feed, as reported to clients; ticks without a place; lines that could not be parsed.
+    /// Kinds of losses: ticks by which the shard was lapped; ticks merged, dropped for slowness and lost by the feed,
+    /// as reported to clients; ticks of instruments over the limit; lines that could not be parsed.
     pub const LOSSES: [&'static str; 6] = ["lapped", "merged", "dropped", "lost", "unplaced", "bad_lines"];
 }
 

@@ -1,9 +1,8 @@
 //! HTTP: the public listener (page, API, WebSocket handshakes) and the admin listener (metrics).
 //!
-//! After a handshake the socket leaves HTTP and is handed over, with every byte that was read behind the
-//! request; WebSocket frames are not handled here. Both listeners share the serving code, which answers
-//! malformed requests that hyper would drop without an answer, and bounds the number, bytes and time of
-//! connections.
+//! After a handshake the socket leaves HTTP and is handed over, with every byte that was read after the request;
+//! WebSocket frames are not handled here. Both listeners share the serving code, which answers malformed requests that
+//! hyper would drop without an answer, and bounds the number, bytes and time of connections.
 
 mod accept;
 mod answer;
@@ -82,8 +81,7 @@ impl Default for HttpOptions {
 pub struct Upgraded {
     /// The socket, non-blocking, with `TCP_NODELAY`.
     pub stream: std::net::TcpStream,
-    /// Bytes that were read behind the request: the start of the first frames. The socket does not return
-    /// them again.
+    /// Bytes that were read after the request: the start of the first frames. The socket does not return them again.
     pub read_buf: Vec<u8>,
     /// Address of the peer.
     pub peer: SocketAddr,
@@ -144,7 +142,7 @@ pub struct Health {
 /// listener, never per tick.
 #[derive(Clone)]
 pub struct Hooks {
-    /// Whether a further session has room; called before the 101.
+    /// Whether there is room for a further session; called before the 101.
     pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Ticks published, and connections that wait for a shard: see [`HttpLimits::admissions_per_s`].
     pub traffic: TrafficSource,

@@ -16,7 +16,7 @@ pub struct Traffic {
     pub waiting: u64,
 }
 
-/// Returns the traffic at the moment.
+/// A function that returns the current traffic.
 #[derive(Clone)]
 pub struct TrafficSource(Arc<dyn Fn() -> Traffic + Send + Sync>);
 
@@ -33,12 +33,13 @@ impl fmt::Debug for TrafficSource {
     }
 }
 
-/// With more connections on their way to the shards, more are accepted at the pace only: their queues have a bound.
+/// If more connections wait for the shards, further ones are accepted at the pace only: the inboxes of shards are
+/// bounded.
 const WAITING_MAX: u64 = 1_024;
 
-/// Accepts a number of connections per second in small portions, because on few cores handshakes take the CPU time
-/// of the shards. It does so for a second after each published tick: with none on their way, a handshake delays
-/// none. A second is longer than between two ticks of a feed whose latency matters, and is counted in portions.
+/// Bounds the connections accepted per second, in small portions, because on few cores handshakes take CPU time from
+/// the shards. The bound applies for a second after each published tick: without ticks, a handshake delays none. A feed
+/// whose latency matters publishes more often than that. The second is counted in portions.
 pub(super) struct Pace {
     portion: u32,
     /// Connections left in this portion.
@@ -48,7 +49,7 @@ pub(super) struct Pace {
     /// Ticks published when the last portion began.
     seen: u64,
     portions_per_s: u32,
-    /// Portions that still wait, unless a tick starts the count again.
+    /// Portions for which the bound still applies; a tick starts the count again.
     paced: u32,
 }
 
@@ -73,7 +74,7 @@ impl Pace {
                 self.next.tick().await;
                 self.paced = self.paced.saturating_sub(1);
             } else {
-                // The threads that serve what was accepted, and a tick that comes, have their turn.
+                // Lets other tasks run, such as those of accepted connections.
                 tokio::task::yield_now().await;
             }
             self.left = self.portion;

@@ -65,9 +65,8 @@ impl ListQuery {
         link + ">; rel=\"next\""
     }
 
-    /// The requested page of a list. `rows` are those after `after`, each with the cursor that continues
-    /// behind it. `more` marks a list that is longer than can be requested; `others` are fields beside the
-    /// list.
+    /// The requested page of a list. `rows` are those after `after`, each with the cursor that continues after it.
+    /// `more` marks a list that is longer than can be requested; `others` are fields beside the list.
     pub(super) fn answer(
         &self,
         name: &str,

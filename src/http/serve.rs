@@ -42,8 +42,8 @@ use crate::time::clock::patience;
 
 /// Longest request head, bytes; a longer one is answered with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Most header lines of a head; more are answered with 431. It is the default of hyper, which only keeps the
-/// lines on the stack while the limit is not set.
+/// Most header lines of a head; more are answered with 431. It is the default of hyper and is never set, because only
+/// then does hyper keep the lines on the stack.
 const HEAD_LINES_MAX: usize = 100;
 /// Longest request body, bytes; a longer one is answered with 413.
 const BODY_BYTES_MAX: usize = 1024;
@@ -64,8 +64,8 @@ pub struct HttpLimits {
     pub open_max: usize,
     /// Most open connections from one address, sessions included. Further ones receive a 429. Default 20000.
     pub per_address_max: usize,
-    /// Connections accepted per second for a second after each tick; further ones wait in the backlog of the kernel.
-    /// A higher rate admits clients sooner that reconnect together, and takes more CPU time from the threads that
+    /// Most connections accepted per second, within a second after a tick; further ones wait in the backlog of the
+    /// kernel. A higher rate admits a burst of returning clients sooner, and takes more CPU time from the threads that
     /// serve existing clients. Default 2000.
     pub admissions_per_s: NonZeroU32,
     /// Time for the head of a request, from its first byte, milliseconds; then 408. A longer time helps slow
@@ -286,8 +286,7 @@ enum End {
     Late,
 }
 
-/// Runs HTTP until it ends or a deadline passes, and returns the socket with the bytes read behind the last
-/// request.
+/// Runs HTTP until it ends or a deadline passes, and returns the socket with the bytes read after the last request.
 async fn drive(
     stream: TcpStream,
     address: SocketAddr,
@@ -378,7 +377,7 @@ async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
 
 /// A complete response with the error message.
 fn answer(status: &str, msg: &str) -> String {
-    // A status of ours has its number and a space in front of its words.
+    // `status` is a number, a space and words, so the parse never fails.
     let code =
         status.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
     let body = error_body(code_of(code), msg);

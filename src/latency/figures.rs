@@ -8,8 +8,8 @@ use hdrhistogram::Histogram;
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-/// The statistics of a histogram, in nanoseconds. A percentile is exact to the digits of the histogram, and
-/// is the upper end of the range that they leave open.
+/// The statistics of a histogram, in nanoseconds. A percentile has the digits of the histogram, and is the upper end of
+/// the range that they stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// The number of values. If it is 0, so are the others.

@@ -159,12 +159,11 @@ pub struct Meter {
     symbols_max: usize,
     /// How far the wall clock was ahead of steady time at the last check, wrapping; `None` before the first.
     ahead_ns: Option<u64>,
-    /// After the wall clock was set forward: the first time it showed. Measurements that began earlier are
-    /// invalid.
+    /// The first time that the wall clock showed after it was set forward. Measurements that began earlier are invalid.
     set_ns: u64,
 }
 
-/// The difference between two checks from which on the wall clock counts as set, in nanoseconds.
+/// The smallest change between two checks that counts as a step of the wall clock, in nanoseconds.
 const SET_NS_MIN: u64 = 250_000_000;
 
 const UNKNOWN: u8 = u8::MAX;
@@ -221,8 +220,8 @@ impl Meter {
         number
     }
 
-    /// Records [`Stage::Total`] for `count` ticks of an instrument, from and to in nanoseconds of the same
-    /// clock. Returns the duration if it was recorded.
+    /// Records [`Stage::Total`] for `count` ticks of an instrument, between two times of one clock, nanoseconds.
+    /// Returns the duration if it was recorded.
     #[inline]
     pub fn record_way(
         &mut self,
@@ -237,8 +236,8 @@ impl Meter {
         Some(ns)
     }
 
-    /// Records the duration of a stage for `count` ticks of a class, from and to in nanoseconds of the same
-    /// clock. Returns the duration if it was recorded.
+    /// Records the duration of a stage for `count` ticks of a class, between two times of one clock, nanoseconds.
+    /// Returns the duration if it was recorded.
     #[inline]
     pub fn record(
         &mut self,

@@ -83,8 +83,8 @@ pub fn close(why: Close, more: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// Builds one text frame in a reused buffer. The payload is written behind space for the longest header, and
-/// the header is then written directly before it, so that nothing is copied.
+/// Builds one text frame in a reused buffer. The payload is written after space for the longest header, and the header
+/// is then written directly before it, so that nothing is copied.
 #[derive(Debug, Default)]
 pub struct TextFrame {
     buffer: Vec<u8>,

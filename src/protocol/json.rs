@@ -277,10 +277,10 @@ pub fn bye(why: Close, after_ms: u64, msg: Option<&str>) -> Value {
 /// Whether the served data is live, over all symbols. A single symbol is described by its [`State`] alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Provenance {
-    /// Nothing is recorded.
+    /// No data comes from a recording.
     #[default]
     Live,
-    /// Everything is recorded.
+    /// All data comes from recordings.
     Replay,
     /// Recordings are replayed, and publishers may send live data.
     Mixed,

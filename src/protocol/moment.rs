@@ -38,9 +38,9 @@ pub struct BadMoment;
 impl FromStr for Moment {
     type Err = BadMoment;
 
-    /// Parses RFC 3339, in UTC or with an offset; an integer since the Unix epoch, whose number of digits
-    /// gives the unit (up to 11 seconds, 14 milliseconds, 17 microseconds, more nanoseconds); or `+` or `-`
-    /// and a [duration](duration::parse_ns).
+    /// Parses RFC 3339, in UTC or with an offset; an integer since the Unix epoch, whose number of digits gives the
+    /// unit (up to 11: seconds, up to 14: milliseconds, up to 17: microseconds, more: nanoseconds); or `+` or `-` and a
+    /// [duration](duration::parse_ns).
     fn from_str(text: &str) -> Result<Self, BadMoment> {
         let offset = |rest: &str| {
             let ns = duration::parse_ns(rest).ok().and_then(|ns| i64::try_from(ns).ok());

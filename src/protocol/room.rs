@@ -126,8 +126,8 @@ fn room(value: &str) -> Result<Box<str>, String> {
     Err(format!("`room` must be 1 to {ROOM_BYTES_MAX} of A-Z, a-z, 0-9, '-', '_' and '.'"))
 }
 
-/// Parses a time in a query. A `+` arrives as a space there: in front of a duration, and in front of an offset from UTC at
-/// the end. Both are restored; a space between a number and its unit stays.
+/// Parses a time in a query, where a `+` arrives as a space. The `+` is restored in front of a duration, and in front
+/// of an offset from UTC at the end; a space between a number and its unit stays.
 ///
 /// # Errors
 /// The message names the parameter.

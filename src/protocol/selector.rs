@@ -1,26 +1,26 @@
-//! What the symbols of a request name.
+//! Selectors: the symbols and wildcards that a request names.
 
 use std::fmt;
 
 use crate::model::instrument::{Symbol, SymbolError};
 
-/// What a text names that stands for symbols, read once. It is shown as the client wrote it.
+/// One entry of the `symbols` of a request, parsed. It is displayed as the client wrote it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selector {
     /// `*`: every symbol.
     All,
-    /// `venue:*`: every symbol of a venue, which there may be or not.
+    /// `venue:*`: every symbol of a venue, which need not exist.
     Venue(Box<str>),
     /// `venue:NAME`: one symbol.
     Symbol(Symbol),
     /// A name without a venue.
     Bare(Box<str>),
-    /// A text that can be no symbol, and why.
+    /// A text that cannot be a symbol, and why.
     Malformed(Box<str>, SymbolError),
 }
 
 impl Selector {
-    /// Reads a text.
+    /// Parses a text.
     pub fn parse(text: &str) -> Self {
         match text.split_once(':') {
             _ if text == "*" => Self::All,
@@ -30,12 +30,12 @@ impl Selector {
         }
     }
 
-    /// Whether it stands for many symbols.
+    /// Whether it may match many symbols.
     pub fn is_wildcard(&self) -> bool {
         matches!(self, Self::All | Self::Venue(_))
     }
 
-    /// Whether it stands for this symbol. A name without a venue stands for none before it is looked up.
+    /// Whether it matches this symbol. A name without a venue matches none, because it has to be resolved first.
     pub fn takes(&self, symbol: &Symbol) -> bool {
         match self {
             Self::All => true,
@@ -45,7 +45,7 @@ impl Selector {
         }
     }
 
-    /// The venue that it names, if it names one.
+    /// The venue that it names, if any.
     pub fn venue(&self) -> Option<&str> {
         match self {
             Self::Venue(venue) => Some(venue),
@@ -55,7 +55,7 @@ impl Selector {
         }
     }
 
-    /// The bytes of its text.
+    /// The length of its text, bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::All => 1,

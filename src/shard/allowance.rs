@@ -1,39 +1,39 @@
-//! What a client may ask for: a bucket of requests that fills by `limits.ops_per_s`, from which each request is paid by the
-//! work that it makes, and how often a client may ask for more.
+//! The rate limit of a client: a bucket that refills by `limits.ops_per_s` and is charged for each request and its
+//! work, and a bound on how many requests are refused before the connection is closed.
 
-/// For how long a client may have to wait after requests that cost much, seconds.
+/// The longest wait after expensive requests, seconds.
 const DEBT_MAX_S: i64 = 10;
 /// Bytes of a message that cost as much as a request.
 const BYTES_PER_REQUEST: i64 = 4_096;
 /// Steps that cost as much as a request.
 const STEPS_PER_REQUEST: i64 = 256;
-/// Requests of a client that are refused before its connection is closed; one more each time that the bucket gains one.
+/// Refused requests before the connection is closed. They are restored at the rate of the bucket.
 const REFUSALS_MAX: i64 = 256;
 
-/// Requests that a client may still make, in thousandths.
+/// What a client may still request, in thousandths of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
-    /// Less than none after costly ones.
+    /// Requests left: negative after expensive ones.
     requests_milli: i64,
-    /// How many more may be refused.
+    /// Refusals left.
     refusals_milli: i64,
-    /// When that was reckoned, steady time.
+    /// When both were last refilled, steady time.
     at_ns: u64,
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// It is carried out.
     Granted,
-    /// It is more than the client may send.
+    /// It exceeds the allowance.
     Refused,
-    /// So were too many before it: the connection is closed.
+    /// It exceeds the allowance, as too many did before it: the connection is closed.
     Over,
 }
 
 impl Allowance {
-    /// A full one of a client that may send so many requests a second.
+    /// A full allowance, of a client that may send `ops_per_s` requests per second.
     pub(super) fn new(ops_per_s: u32, now_ns: u64) -> Self {
         Self {
             requests_milli: i64::from(ops_per_s) * 1_000,
@@ -53,7 +53,7 @@ impl Allowance {
         }
     }
 
-    /// A message of so many bytes has come: what it costs beside the work that it makes is taken.
+    /// Admits or refuses a message of this size, and charges for the message itself, not yet for its work.
     pub(super) fn admit(&mut self, bytes: usize, ops_per_s: u32, now_ns: u64) -> Admission {
         self.refill(ops_per_s, now_ns);
         let cost = 1_000 + (bytes as i64 / BYTES_PER_REQUEST) * 1_000;
@@ -65,7 +65,7 @@ impl Allowance {
         if self.refusals_milli >= 0 { Admission::Refused } else { Admission::Over }
     }
 
-    /// Takes what so many steps cost.
+    /// Charges for steps.
     pub(super) fn charge(&mut self, steps: u64, ops_per_s: u32) {
         self.take((steps.min(1 << 40) as i64) * 1_000 / STEPS_PER_REQUEST, ops_per_s);
     }

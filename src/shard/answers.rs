@@ -1,5 +1,5 @@
-//! Long answers are written in portions, as requests are carried out. Each may have a megabyte, so only some of them are
-//! under way at the same time.
+//! Long answers, which are written in portions. Each may take a megabyte, so a shard limits how many are under way at
+//! the same time.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -8,15 +8,15 @@ use crate::protocol::outcome::Outcome;
 
 /// Rows of an answer that are written in one step.
 const ROWS_PER_STEP: usize = 2;
-/// Bytes of an answer that are copied in one step, when all of it is there.
+/// Bytes of an answer that are copied in one step, once all its rows are written.
 pub(super) const BYTES_PER_STEP: usize = 4_096;
-/// A longer answer is a long one, bytes.
+/// An answer of this size or more counts as long, bytes.
 const SHORT_BYTES_MAX: usize = 16_384;
-/// Long answers at the same time.
+/// Long answers that may be under way at the same time.
 const LONG_MAX: usize = 16;
 
-/// The long answers of a shard that are under way: each holds a clone of the counter. The sessions that wait to write
-/// one, each with its serial.
+/// The long answers under way in a shard, of which each holds a clone of `under_way`; and the sessions that wait to
+/// write one, each with its serial.
 #[derive(Default)]
 pub(super) struct LongAnswers {
     under_way: Rc<()>,
@@ -28,33 +28,34 @@ impl LongAnswers {
         Rc::strong_count(&self.under_way) <= LONG_MAX
     }
 
-    /// A session waits to write a long answer.
+    /// Has a session wait to write a long answer.
     pub(super) fn wait(&mut self, id: u32, serial: u64) {
         self.waiting.push_back((id, serial));
     }
 
-    /// How many more long answers may be written now.
+    /// How many more long answers may start now.
     pub(super) fn room(&self) -> usize {
         (LONG_MAX + 1).saturating_sub(Rc::strong_count(&self.under_way))
     }
 
-    /// The session that has waited longest.
+    /// Takes the session that has waited longest.
     pub(super) fn next_waiting(&mut self) -> Option<(u32, u64)> {
         self.waiting.pop_front()
     }
 
-    /// One that waits can be written now.
+    /// Whether a session waits and may start its long answer now.
     pub(super) fn can_go_on(&self) -> bool {
         !self.waiting.is_empty() && self.has_room()
     }
 }
 
-/// What an answer holds that has become long.
+/// The permit that an answer holds once it is long.
 #[derive(Default)]
 pub(super) struct LongAnswer(Option<Rc<()>>);
 
 impl LongAnswer {
-    /// Whether an answer of so many bytes may get longer now. It counts among the long ones from then on.
+    /// Whether an answer of `bytes` bytes may grow now. If it is long, it needs a permit, and takes one if there is
+    /// one.
     pub(super) fn may_grow(&mut self, bytes: usize, all: &LongAnswers) -> bool {
         if bytes >= SHORT_BYTES_MAX && self.0.is_none() && all.has_room() {
             self.0 = Some(Rc::clone(&all.under_way));
@@ -72,24 +73,24 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Whether it has so many rows.
+    /// Whether this many rows are written.
     pub(super) fn has(&self, rows: usize) -> bool {
         self.next >= rows
     }
 
-    /// Writes one step's worth of so many rows, each by its number.
+    /// Writes the next of `rows` rows, one step's worth; `write` writes a row by its number.
     pub(super) fn write_some(&mut self, rows: usize, mut write: impl FnMut(usize, &mut Outcome)) {
         let until = rows.min(self.next + ROWS_PER_STEP);
         (self.next..until).for_each(|at| write(at, &mut self.outcome));
         self.next = until;
     }
 
-    /// Its rows.
+    /// The rows written so far.
     pub(super) fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// What it holds as a long answer, and its bytes.
+    /// Its permit as a long answer, and its size in bytes.
     pub(super) fn long(&mut self) -> (&mut LongAnswer, usize) {
         (&mut self.long, self.outcome.bytes())
     }

@@ -1,5 +1,5 @@
-//! Symbols that sessions await though no feed lists them yet. A shard keeps the text of each once, and each session by it
-//! what it wants.
+//! Symbols that sessions await because no feed lists them yet. A shard keeps the text of each symbol once, and each
+//! session keeps what it wants of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -16,12 +16,12 @@ use crate::session::RateId;
 pub(super) struct Wanted([Option<DeliveryPolicy<RateId>>; Channel::ALL.len()]);
 
 impl Wanted {
-    /// How it is wanted on a channel.
+    /// The policy that is wanted on a channel.
     pub(super) fn on(&self, channel: Channel) -> Option<DeliveryPolicy<RateId>> {
         self.0[channel as usize]
     }
 
-    /// The channels on which it is wanted, and how.
+    /// The channels on which it is wanted, each with its policy.
     pub(super) fn channels(self) -> impl Iterator<Item = (Channel, DeliveryPolicy<RateId>)> {
         Channel::ALL.into_iter().filter_map(move |channel| Some((channel, self.on(channel)?)))
     }
@@ -39,7 +39,7 @@ impl Wanted {
     }
 }
 
-/// What one session waits for, by symbol, in the order of their texts.
+/// What one session awaits, by symbol, in text order.
 pub(super) type AwaitedBy = BTreeMap<Rc<Symbol>, Wanted>;
 
 /// A shard's waiting sessions, by awaited symbol.
@@ -47,7 +47,7 @@ pub(super) type AwaitedBy = BTreeMap<Rc<Symbol>, Wanted>;
 pub(super) struct Awaited(HashMap<Rc<Symbol>, BTreeSet<u32>, FxBuildHasher>);
 
 impl Awaited {
-    /// A session waits for a symbol. Its text as all sessions have it.
+    /// Adds a session that awaits a symbol. Returns the text that all sessions share.
     pub(super) fn add(&mut self, symbol: &Symbol, session: u32) -> Rc<Symbol> {
         if let Some((text, _)) = self.0.get_key_value(symbol) {
             let text = Rc::clone(text);
@@ -59,7 +59,7 @@ impl Awaited {
         text
     }
 
-    /// A session waits for a symbol no more.
+    /// Removes a session that awaits a symbol.
     pub(super) fn remove(&mut self, symbol: &Symbol, session: u32) {
         if let Some(waiting) = self.0.get_mut(symbol) {
             waiting.remove(&session);
@@ -69,7 +69,7 @@ impl Awaited {
         }
     }
 
-    /// One of the sessions that wait for a symbol, which waits no more.
+    /// Takes one of the sessions that await a symbol.
     pub(super) fn take_one(&mut self, symbol: &Symbol) -> Option<u32> {
         let waiting = self.0.get_mut(symbol)?;
         let session = waiting.pop_first();

@@ -1,5 +1,5 @@
-//! What sessions that read again share: an index of the ring, how many of its positions a turn may look at, their turns, and
-//! the way to the history.
+//! What rereading sessions share: an index of the ring, the number of positions that a turn may look at, their order,
+//! and access to the history.
 
 use std::collections::VecDeque;
 
@@ -14,30 +14,30 @@ use crate::model::tick::Key;
 use crate::ring::TickRing;
 use crate::time::clock::SECOND;
 
-/// How long the index is kept after it was last of use.
+/// How long the index is kept after its last use, nanoseconds.
 const KEPT_NS: u64 = 10 * SECOND;
 
-/// The means by which the sessions of a shard read again.
+/// The state that the rereading sessions of a shard share.
 pub(super) struct Backfill {
     readers: Readers,
-    /// Where the ticks of each stream stand in the ring.
+    /// The index: the ring positions of each stream.
     positions: Positions,
     /// Sessions whose `resume` waits for the index, each with its serial.
     waiting: VecDeque<(u32, u64)>,
-    /// When the index was last of use, steady time.
+    /// When the index was last used, steady time.
     used_ns: u64,
     /// Positions that may still be looked at in this turn.
     slots: usize,
     /// Positions that may be looked at in one turn.
     slots_per_turn: usize,
-    /// Where what is no longer in the ring is asked for, if it is kept.
+    /// Access to ticks that the ring no longer holds, if there is a history.
     history: Option<HistoryClient>,
     /// Where the shard reads the ring next.
     cursor: u64,
 }
 
 impl Backfill {
-    /// Without readers, and so many positions a turn.
+    /// Without readers, with `slots_per_turn` positions per turn.
     pub(super) fn new(slots_per_turn: usize) -> Self {
         Self {
             readers: Readers::default(),
@@ -57,7 +57,7 @@ impl Backfill {
         self.cursor
     }
 
-    /// The shard has read the ring up to here.
+    /// Sets how far the shard has read the ring.
     pub(super) fn set_cursor(&mut self, cursor: u64) {
         self.cursor = cursor;
     }
@@ -67,22 +67,22 @@ impl Backfill {
         self.history.as_ref()
     }
 
-    /// Reads what is no longer in the ring here from now on.
+    /// Sets the source of ticks that the ring no longer holds.
     pub(super) fn read_history_at(&mut self, client: HistoryClient) {
         self.history = Some(client);
     }
 
-    /// The sessions that read again.
+    /// The rereading sessions.
     pub(super) fn readers(&mut self) -> &mut Readers {
         &mut self.readers
     }
 
-    /// All sessions that read again, each with its serial.
+    /// All rereading sessions, each with its serial.
     pub(super) fn all_readers(&self) -> impl Iterator<Item = (u32, u64)> {
         self.readers.iter()
     }
 
-    /// Whether some of them can go on at once.
+    /// Whether a rereading session can continue at once.
     pub(super) fn can_read(&self) -> bool {
         self.readers.can_go_on()
     }
@@ -101,12 +101,12 @@ impl Backfill {
         self.slots > 0
     }
 
-    /// Takes so many positions, or what is left.
+    /// Uses up `slots` positions, or all that are left.
     pub(super) fn take_slots(&mut self, slots: usize) {
         self.slots = self.slots.saturating_sub(slots);
     }
 
-    /// Sets half of the positions aside. To be [returned](Self::return_slots).
+    /// Sets half of the positions that are left aside, until they are [returned](Self::return_slots).
     pub(super) fn set_half_aside(&mut self) -> usize {
         let half = self.slots / 2;
         self.slots -= half;
@@ -120,12 +120,12 @@ impl Backfill {
 
     // ---- the index ------------------------------------------------------------------------------------
 
-    /// Whether a `resume` has to wait: for others, or because this turn has looked at enough.
+    /// Whether a `resume` has to wait: others wait already, or this turn has no positions left.
     pub(super) fn resumes_wait(&self) -> bool {
         self.slots == 0 || !self.waiting.is_empty()
     }
 
-    /// A `resume` waits for the index, as the first or the last one.
+    /// Has a `resume` wait for the index, at the front or the back of the queue.
     pub(super) fn await_index(&mut self, id: u32, serial: u64, first: bool) {
         match first {
             true => self.waiting.push_front((id, serial)),
@@ -133,7 +133,7 @@ impl Backfill {
         }
     }
 
-    /// The session whose `resume` has waited longest.
+    /// Takes the session at the front of that queue.
     pub(super) fn next_waiting(&mut self) -> Option<(u32, u64)> {
         self.waiting.pop_front()
     }
@@ -143,7 +143,7 @@ impl Backfill {
         !self.waiting.is_empty()
     }
 
-    /// Gives the index up once it has been of no use for a while. True if it has.
+    /// Drops the index if it has been unused for a while. True if it was dropped.
     pub(super) fn forgets(&mut self, now_ns: u64) -> bool {
         if !self.waiting.is_empty() || !self.readers.is_empty() {
             self.used_ns = now_ns;
@@ -156,24 +156,24 @@ impl Backfill {
         is_old
     }
 
-    /// Keeps the index, if there is one, up with the ring. True if it is behind.
+    /// Brings the index, if there is one, up to date with the ring. True if it is still behind.
     pub(super) fn is_behind(&mut self, ring: &TickRing) -> bool {
         !self.positions.is_empty() && !self.positions.follow(ring, &mut self.slots)
     }
 
-    /// Extends the index until it has the tick behind each of these numbers, or all that the ring holds. False if this turn
-    /// has looked at enough.
+    /// Extends the index until it has the tick after each of these sequence numbers, or all that the ring holds. False
+    /// if this turn has too few positions left.
     pub(super) fn reach(&mut self, ring: &TickRing, missed: FxHashMap<Key, u64>, now_ns: u64) -> bool {
         self.used_ns = now_ns;
         self.positions.reach(ring, missed, &mut self.slots)
     }
 
-    /// The first tick of a stream behind a number: its position, and the first number that it takes.
+    /// The first tick of a stream after a sequence number: its position, and the first number that it covers.
     pub(super) fn behind(&self, ring: &TickRing, key: Key, seq: u64) -> Option<(u64, u64)> {
         self.positions.behind(ring, key, seq)
     }
 
-    /// Covers all positions from this one on, up to where the shard reads.
+    /// Extends the index to all positions from this one up to that of the shard.
     pub(super) fn cover(&mut self, ring: &TickRing, from: u64) -> Cover {
         self.positions.cover(ring, from, self.cursor, &mut self.slots)
     }
@@ -183,12 +183,12 @@ impl Backfill {
         self.slots
     }
 
-    /// At most so many positions are left of this turn.
+    /// Keeps at most `most` positions for the rest of this turn.
     pub(super) fn keep_slots(&mut self, most: usize) {
         self.slots = self.slots.min(most);
     }
 
-    /// Finds the next tick of a stream that the shard has come to.
+    /// Looks up the next tick of a stream after a position. False if the shard has read none yet.
     pub(super) fn go_on_behind(&self, key: Key, position: u64, ways: &mut Ways) -> bool {
         let next = self.positions.next(key, position.wrapping_add(1)).filter(|next| *next < self.cursor);
         match next {
@@ -198,8 +198,8 @@ impl Backfill {
         next.is_some()
     }
 
-    /// Finds out which streams have ticks that the shard came to meanwhile. True if there are some. A stream that was passed
-    /// by so long ago that the ring does not hold all since then has missed some.
+    /// Looks up which streams have ticks that the shard has read meanwhile. True if there are some. A stream that was
+    /// looked up so long ago that the index does not cover all positions since then counts as missed.
     pub(super) fn look_beyond(&mut self, reading: &mut Reading) -> bool {
         let beyond = reading.ways().take_beyond();
         self.take_slots(beyond.len());
@@ -209,7 +209,7 @@ impl Backfill {
             reading.misses(u64::from(lost));
             found += usize::from(self.go_on_behind(key, position, reading.ways()));
         }
-        // What was found is read in this turn, or one with very many streams would look at them for ever.
+        // What was found is read in this turn; else a session with very many streams would look them up for ever.
         self.slots = self.slots.max(found);
         found > 0
     }

@@ -1,4 +1,4 @@
-//! What is due at some time: heartbeats, looks at slow sessions, what rates hold back, the end of closing connections.
+//! Deadlines: heartbeats, checks of slow sessions, releases of what rates hold back, the end of closing connections.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -6,12 +6,12 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::session::RateId;
 use crate::time::clock::{MS, SECOND};
 
-/// How often sessions whose socket was full are looked at.
+/// Interval between checks of sessions whose socket was full, nanoseconds.
 const WATCH_NS: u64 = 100 * MS;
-/// How often unused buffers are given back.
+/// Interval at which unused buffers are freed, nanoseconds.
 const SHRINK_NS: u64 = SECOND;
 
-/// A moment at which a rate of a session lets go.
+/// When a rate of a session releases what it holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Release {
     due_ns: u64,
@@ -20,27 +20,27 @@ struct Release {
     rate: RateId,
 }
 
-/// Where the grids of a session begin: spread evenly, whatever the period (Fibonacci hashing).
+/// The phase of the release grids of a session: spread evenly over sessions, whatever the period (Fibonacci hashing).
 pub(super) fn phase_ns(serial: u64) -> u64 {
     serial.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
 }
 
-/// The deadlines of a shard's sessions, in steady time. Each session is named by its number and its serial, since its
-/// number may have gone to another one by then.
+/// The deadlines of a shard's sessions, in steady time. Each session is identified by its number and its serial, since
+/// its number may belong to another one by then.
 #[derive(Default)]
 pub(super) struct Deadlines {
-    /// All have the same period, so the order stays.
+    /// All have the same period, so they stay sorted.
     heartbeats: VecDeque<(u64, u32, u64)>,
-    /// By when closing connections are given up. All have the same grace, so the order stays.
+    /// When closing connections are given up. All have the same grace time, so they stay sorted.
     closing: VecDeque<(u64, u32, u64)>,
     releases: BinaryHeap<Reverse<Release>>,
-    /// Sessions whose socket was full: looked at in rounds until they are at ease.
+    /// Sessions whose socket was full, checked in rounds until they keep up again.
     watched: VecDeque<(u32, u64)>,
     /// When the next round begins.
     watch_at_ns: u64,
-    /// How many of this round are still to be looked at.
+    /// How many sessions of this round are still to be checked.
     to_watch: usize,
-    /// Sessions that lost a tick in this turn for want of room, and whether that disconnects them.
+    /// Sessions that lost a tick in this turn because there was no room, and whether that disconnects them.
     overflowed: Vec<(u32, bool)>,
     shrink_at_ns: u64,
 }
@@ -48,7 +48,7 @@ pub(super) struct Deadlines {
 impl Deadlines {
     // ---- heartbeats and closing -----------------------------------------------------------------------
 
-    /// A session's next heartbeat.
+    /// Schedules a session's next heartbeat.
     pub(super) fn beat_at(&mut self, due_ns: u64, id: u32, serial: u64) {
         self.heartbeats.push_back((due_ns, id, serial));
     }
@@ -58,7 +58,7 @@ impl Deadlines {
         self.heartbeats.pop_front_if(|(due, ..)| *due <= now_ns).map(|(_, id, serial)| (id, serial))
     }
 
-    /// When a closing connection is given up.
+    /// Schedules when a closing connection is given up.
     pub(super) fn close_by(&mut self, due_ns: u64, id: u32, serial: u64) {
         self.closing.push_back((due_ns, id, serial));
     }
@@ -68,7 +68,7 @@ impl Deadlines {
         self.closing.pop_front_if(|(due, ..)| *due <= now_ns).map(|(_, id, serial)| (id, serial))
     }
 
-    /// Whether buffers are to be given back now: once a second.
+    /// Whether buffers are to be freed now: once per second.
     pub(super) fn shrinks(&mut self, now_ns: u64) -> bool {
         let is_due = now_ns >= self.shrink_at_ns;
         if is_due {
@@ -79,17 +79,17 @@ impl Deadlines {
 
     // ---- rates ----------------------------------------------------------------------------------------
 
-    /// When a rate of a session lets go.
+    /// Schedules a release of a rate of a session.
     pub(super) fn release_at(&mut self, due_ns: u64, id: u32, serial: u64, rate: RateId) {
         self.releases.push(Reverse(Release { due_ns, id, serial, rate }));
     }
 
-    /// Whether a rate is to let go.
+    /// Whether a release is due.
     pub(super) fn releases(&self, now_ns: u64) -> bool {
         self.releases.peek().is_some_and(|Reverse(next)| next.due_ns <= now_ns)
     }
 
-    /// The next rate that lets go: the session, its serial, the rate and when it was due.
+    /// Takes the next release: the session, its serial, the rate and when it was due.
     pub(super) fn next_release(&mut self) -> Option<(u32, u64, RateId, u64)> {
         let Reverse(Release { due_ns, id, serial, rate }) = self.releases.pop()?;
         Some((id, serial, rate, due_ns))
@@ -97,7 +97,7 @@ impl Deadlines {
 
     // ---- slow sessions --------------------------------------------------------------------------------
 
-    /// A session is looked at in each round from now on.
+    /// Has a session checked in each round from now on.
     pub(super) fn watch(&mut self, id: u32, serial: u64, now_ns: u64) {
         if self.watched.is_empty() {
             self.watch_at_ns = now_ns + WATCH_NS;
@@ -105,7 +105,7 @@ impl Deadlines {
         self.watched.push_back((id, serial));
     }
 
-    /// A session of this round stays watched.
+    /// Keeps a session of this round watched.
     pub(super) fn watch_on(&mut self, id: u32, serial: u64) {
         self.watched.push_back((id, serial));
     }
@@ -115,7 +115,7 @@ impl Deadlines {
         self.watched.iter().copied()
     }
 
-    /// How many of this round are still to be looked at.
+    /// How many sessions of this round are still to be checked.
     pub(super) fn left_of_round(&self) -> usize {
         self.to_watch
     }
@@ -136,12 +136,12 @@ impl Deadlines {
         self.watched.pop_front()
     }
 
-    /// A session lost a tick for want of room, and whether that disconnects it.
+    /// Notes that a session lost a tick because there was no room, and whether that disconnects it.
     pub(super) fn overflowed(&mut self, id: u32, disconnects: bool) {
         self.overflowed.push((id, disconnects));
     }
 
-    /// Whether a session overflowed since they were taken.
+    /// Whether there are overflowed sessions to take.
     #[inline]
     pub(super) fn has_overflowed(&self) -> bool {
         !self.overflowed.is_empty()

@@ -1,5 +1,5 @@
-//! What the sessions of a shard are subscribed to: the table of subscriptions, which instruments were offered to wildcards
-//! and awaited symbols so far, and what sessions that are gone have left.
+//! What the sessions of a shard are subscribed to: the subscription table, the instruments that wildcards and awaited
+//! symbols have taken so far, and the entries of sessions that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -18,16 +18,17 @@ const KEYS_PER_STEP: u32 = 64;
 /// The subscriptions of a shard, by stream.
 pub(super) struct Directory {
     subscriptions: Subscriptions,
-    /// Instruments that wildcards and awaited symbols have taken.
+    /// How many instruments wildcards and awaited symbols have taken.
     known: usize,
-    /// Of the next instrument, the sessions before this number have taken it.
+    /// Sessions below this number have taken the next instrument, too.
     learned: u32,
     /// Sessions with a wildcard.
     wild: BTreeSet<u32>,
     awaited: Awaited,
     /// Entries of sessions that are gone, by session number. A number is not reused before its entries are removed.
     leaving: BTreeMap<u32, Leaving>,
-    /// A sweep after lost ticks: the key, and the place in its row, before which subscriptions are still to be examined.
+    /// A sweep after lost ticks. It has still to examine what is before this key, and before this place in the row of
+    /// the key.
     sweep: Option<(u32, usize)>,
 }
 
@@ -40,7 +41,7 @@ struct Leaving {
 /// What [`Directory::forget_one`] removed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Forgotten {
-    /// A subscription. The one of session `moved` has its place now.
+    /// A subscription. That of session `moved` has its place now.
     Subscription { key: Key, place: u32, moved: Option<u32> },
     /// An awaited symbol.
     Symbol,
@@ -49,7 +50,7 @@ pub(super) enum Forgotten {
 }
 
 impl Directory {
-    /// Without subscriptions, where `known` instruments are listed.
+    /// A directory without subscriptions, for `known` listed instruments.
     pub(super) fn new(known: usize) -> Self {
         Self {
             subscriptions: Subscriptions::default(),
@@ -92,7 +93,7 @@ impl Directory {
         self.subscriptions.get(key, place)
     }
 
-    /// Whether the client asked for a subscription by its name.
+    /// Whether the client requested a subscription by name.
     pub(super) fn is_named(&self, key: Key, place: u32) -> bool {
         self.get(key, place).is_some_and(Subscription::is_named)
     }
@@ -112,7 +113,7 @@ impl Directory {
         self.subscriptions.add(key, subscription)
     }
 
-    /// Removes a subscription. Returns the session, if it is not gone itself, whose subscription has its place now.
+    /// Removes a subscription. Returns the session whose subscription has its place now, unless that session is gone.
     pub(super) fn remove(&mut self, key: Key, place: u32) -> Option<u32> {
         let moved = self.subscriptions.remove(key, place)?;
         match self.leaving.get_mut(&moved) {
@@ -126,7 +127,7 @@ impl Directory {
 
     // ---- instruments listed later ---------------------------------------------------------------------
 
-    /// Instruments that wildcards and awaited symbols have taken.
+    /// How many instruments wildcards and awaited symbols have taken.
     pub(super) fn known(&self) -> usize {
         self.known
     }
@@ -137,10 +138,9 @@ impl Directory {
         instrument.index() < self.known
     }
 
-    /// Instruments, of so many that are listed, that a new wildcard takes itself: the later ones reach it as they are
-    /// learned.
+    /// How many of the `listed` instruments a new wildcard takes at once. It takes the others as they are learned.
     pub(super) fn listed_so_far(&self, listed: usize) -> usize {
-        // Some sessions have been passed by with the one that is being learned.
+        // The one that is being learned may have been offered to this session already.
         self.known + usize::from(self.known < listed && self.learned > 0)
     }
 
@@ -151,7 +151,7 @@ impl Directory {
         Some(session)
     }
 
-    /// All sessions have taken the instrument that is being learned.
+    /// Notes that all sessions have taken the instrument that is being learned.
     pub(super) fn learned(&mut self) {
         (self.known, self.learned) = (self.known + 1, 0);
     }
@@ -170,12 +170,12 @@ impl Directory {
         self.wild.len()
     }
 
-    /// A session awaits a symbol. Returns the text that all sessions share.
+    /// Adds a session that awaits a symbol. Returns the text that all sessions share.
     pub(super) fn await_symbol(&mut self, symbol: &Symbol, session: u32) -> Rc<Symbol> {
         self.awaited.add(symbol, session)
     }
 
-    /// A session does not await a symbol any more.
+    /// Removes a session that awaits a symbol.
     pub(super) fn stop_awaiting(&mut self, symbol: &Symbol, session: u32) {
         self.awaited.remove(symbol, session);
     }
@@ -215,18 +215,18 @@ impl Directory {
 
     // ---- lost ticks -----------------------------------------------------------------------------------
 
-    /// Ticks of any of `instruments` instruments were lost on the way to this shard: a sweep begins.
+    /// Begins a sweep, because ticks of any of `instruments` instruments were lost on the way to this shard.
     pub(super) fn begin_sweep(&mut self, instruments: usize) {
         self.sweep = Some((Key::count(instruments) as u32, 0));
     }
 
-    /// Whether a sweep is not finished.
+    /// Whether a sweep is under way.
     pub(super) fn is_sweeping(&self) -> bool {
         self.sweep.is_some()
     }
 
-    /// One step of a sweep: marks subscriptions that are behind the last value, and hands each to `missed`. False if no
-    /// sweep is left.
+    /// One step of a sweep: marks subscriptions that are behind the last value, and hands each to `missed`. False once
+    /// the sweep is finished.
     pub(super) fn sweep_some(&mut self, ring: &TickRing, mut missed: impl FnMut(u32, Key)) -> bool {
         let Some((next, place)) = self.sweep else { return false };
         if place == 0 {
@@ -240,7 +240,7 @@ impl Directory {
             self.sweep = Some((before, self.subscriptions.of(Key(before)).len()));
             return true;
         }
-        // From the last of a row to the first: when one ends, the last one takes its place.
+        // From the last of a row to the first, because the last takes the place of one that ends.
         let (key, from) = (Key(next), place.saturating_sub(SWEPT_PER_STEP));
         let last = ring.last_value(key);
         for at in (from..place).rev() {
@@ -265,7 +265,7 @@ struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Every key that may be wanted.
+    /// Every key that may have a subscription.
     fn keys(&self) -> impl Iterator<Item = Key> + use<> {
         (0..self.by_key.len() as u32).map(Key)
     }
@@ -295,12 +295,12 @@ impl Subscriptions {
         self.by_key.get_mut(key.index())?.get_mut(place as usize)
     }
 
-    /// The same, to be looked at.
+    /// The same, read-only.
     fn get(&self, key: Key, place: u32) -> Option<&Subscription> {
         self.by_key.get(key.index())?.get(place as usize)
     }
 
-    /// Adds one; its place.
+    /// Adds a subscription. Returns its place.
     fn add(&mut self, key: Key, subscription: Subscription) -> u32 {
         if self.by_key.len() <= key.index() {
             self.by_key.resize_with(key.index() + 1, Vec::new);
@@ -311,7 +311,7 @@ impl Subscriptions {
         row.len() as u32 - 1
     }
 
-    /// Removes one; the last of its row moves to its place. Returns the session of that one.
+    /// Removes a subscription; the last of its row moves to its place. Returns the session of the one that moved.
     fn remove(&mut self, key: Key, place: u32) -> Option<u32> {
         let row = self.by_key.get_mut(key.index())?;
         if place as usize >= row.len() {
@@ -322,7 +322,7 @@ impl Subscriptions {
         row.get(place as usize).map(|moved| moved.session)
     }
 
-    /// How many there are.
+    /// How many subscriptions there are.
     fn len(&self) -> usize {
         self.len
     }

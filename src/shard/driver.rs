@@ -1,4 +1,4 @@
-//! A client's socket: frames in by tungstenite, bytes out by the shard. One task a connection.
+//! The driver of a connection, one task each: it reads frames through tungstenite. The shard itself writes.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -28,35 +28,35 @@ use crate::time::clock::Clock;
 pub struct NewClient {
     /// The socket.
     pub stream: std::net::TcpStream,
-    /// What was read behind the handshake already.
+    /// Bytes already read after the handshake.
     pub read_buf: Vec<u8>,
     /// Subscriptions from the URL.
     pub subscribe: Option<Subscribe>,
-    /// What it is known by.
+    /// What identifies it.
     pub who: ClientInfo,
-    /// Its place among the connections from its address: given back when it is dropped.
+    /// Its place among the connections from its address, released on drop.
     pub seat: Option<net::ConnectionPermit>,
 }
 
-/// Messages that are taken from one socket before others have their turn.
+/// Messages read from one socket before others have their turn.
 const MESSAGES_PER_TURN: usize = 16;
-/// Bytes that are read from one socket before others have their turn.
+/// Bytes read from one socket before others have their turn.
 const BYTES_PER_TURN: usize = 16_384;
-/// The read buffer of a connection: it is cleared on every read, so a small one is faster.
+/// Size of a connection's read buffer. The buffer is cleared on every read, so a small one is faster.
 const READ_BUFFER_BYTES: usize = 1_024;
-/// The shard's end of a socket.
+/// A client's socket, as the shard holds it.
 pub struct TcpSocket(Rc<Shared>);
 
-/// What the shard and the driver of a connection have in common.
+/// What the shard and the driver of a connection share.
 struct Shared {
     stream: TcpStream,
     kicked: Cell<bool>,
-    /// The driver, while it waits.
+    /// Wakes the driver, while it waits.
     driver: Cell<Option<Waker>>,
     tuning: Tuning,
 }
 
-/// What a driver was waiting for.
+/// Why a driver wakes up.
 enum Came {
     Readable,
     Writable,
@@ -64,13 +64,13 @@ enum Came {
 }
 
 impl Shared {
-    /// Whether something has come that the session wants, or a [kick](Socket::kick). Asked like this, the socket and the
-    /// task keep all there is to keep: three futures in a `select!` would take more memory than the rest of a driver.
+    /// Polls for what the session wants of the socket, and for a [kick](Socket::kick). This needs no state of its own;
+    /// three futures in a `select!` would take more memory than the rest of a driver.
     fn poll(&self, wants: Wants, context: &mut Context<'_>) -> Poll<Came> {
         if self.kicked.take() {
             return Poll::Ready(Came::Kicked);
         }
-        // The next read or write reports an error of the socket.
+        // An error of the socket counts as ready: the next read or write reports it.
         if wants.read && self.stream.poll_read_ready(context).is_ready() {
             return Poll::Ready(Came::Readable);
         }
@@ -89,7 +89,8 @@ impl Socket for TcpSocket {
             [] => Ok(0),
             [one] if one.is_empty() => Ok(0),
             [one] => match net::send(&self.0.stream, one) {
-                // Now tokio has to hear that it is full, too: it looks where the write has not been.
+                // `net::send` bypasses tokio, which has to learn that the socket is full: a write through tokio tells
+                // it.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.stream.try_write(one),
                 written => written,
             },
@@ -132,47 +133,47 @@ impl From<&SessionOptions> for Most {
     }
 }
 
-/// Parses what a client sends. Most clients say nothing for hours: between two messages there is none.
+/// The parser of a client's messages. It exists only during a message, because most clients send nothing for hours.
 struct Parser {
     context: WebSocketContext,
     scanner: Scanner,
 }
 
 impl Parser {
-    /// One that has `early` bytes to parse before those of the socket, which `scanner` has seen.
+    /// A parser that starts with the bytes `early`, which `scanner` has seen, before those of the socket.
     fn new(early: Vec<u8>, scanner: Scanner, most: Most) -> Box<Self> {
         let context = inbound::parser(early, most, READ_BUFFER_BYTES);
         Box::new(Self { context, scanner })
     }
 }
 
-/// What a read led to.
+/// The result of a read.
 enum Heard {
-    /// Nothing more for now.
+    /// The socket has nothing more for now.
     Blocked,
-    /// More may be there: others first.
+    /// There may be more, but others have their turn first.
     Enough,
-    /// The connection is to be closed, or is already.
+    /// The connection is closing or closed.
     Over,
 }
 
-/// What the connections of a shard have in common. Each driver holds it until its socket is closed.
+/// What the drivers of a shard share. Each driver holds it until its socket is closed.
 pub(super) struct DriverContext {
     sessions: Rc<RefCell<Sessions<TcpSocket>>>,
     clock: Clock,
     /// Wakes the shard when there is something to write.
     work: Notify,
-    /// A task has panicked, perhaps in the middle of what all sessions share: the shard is to end.
+    /// A task has panicked, perhaps while it changed what all sessions share: the shard has to end.
     broken: Cell<bool>,
 }
 
 impl DriverContext {
-    /// For drivers of connections among these sessions.
+    /// The context for the drivers of these sessions.
     pub(super) fn new(sessions: Rc<RefCell<Sessions<TcpSocket>>>, clock: Clock) -> Rc<Self> {
         Rc::new(Self { sessions, clock, work: Notify::new(), broken: Cell::default() })
     }
 
-    /// Whether a driver has panicked: then the shard is to end.
+    /// Whether a driver has panicked: then the shard ends.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.get()
     }
@@ -183,7 +184,7 @@ impl DriverContext {
     }
 }
 
-/// Ends the shard if the task that holds it panics: the runtime would go on as if nothing had been.
+/// Ends the shard if the task that holds it panics. The runtime would continue as if nothing had happened.
 struct Fuse(Rc<DriverContext>);
 
 impl Drop for Fuse {
@@ -195,7 +196,8 @@ impl Drop for Fuse {
     }
 }
 
-/// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `None` if the socket is gone already.
+/// Opens the session of a client. Its driver has to [run](Driver::run) until the connection ends. `None` if the socket
+/// has failed already.
 pub(super) fn driver(client: NewClient, driver_context: &Rc<DriverContext>) -> Option<Driver> {
     let NewClient { stream, read_buf, subscribe, who, seat } = client;
     let mut shard = driver_context.sessions.borrow_mut();
@@ -209,7 +211,7 @@ pub(super) fn driver(client: NewClient, driver_context: &Rc<DriverContext>) -> O
     let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
     let now = driver_context.clock.now();
     let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
-    // Only now: no look is to find it neither coming nor there.
+    // Only now, so that every reader of the counters finds the client in one of them.
     shard.counters().coming.sub(1);
     if let Some(wanted) = subscribe {
         shard.subscribe(id, wanted, now);
@@ -229,14 +231,14 @@ pub(super) fn driver(client: NewClient, driver_context: &Rc<DriverContext>) -> O
     Some(Driver { shared, id, parser, controls, driver_context: Rc::clone(driver_context), seat })
 }
 
-/// One connection, to be driven. There are very many of them, and most wait: what it holds, each of them takes.
+/// The driver of one connection. There are thousands of them, most of them waiting, so each field costs memory.
 pub(super) struct Driver {
     shared: Rc<Shared>,
     id: u32,
     parser: Option<Box<Parser>>,
     controls: Controls,
     driver_context: Rc<DriverContext>,
-    /// Until the socket is closed, as is the driver context.
+    /// Held until the socket is closed, like the driver context.
     seat: Option<net::ConnectionPermit>,
 }
 
@@ -273,11 +275,11 @@ impl Driver {
             }
             let parting = self.driver_context.sessions.borrow_mut().remove(self.id);
             self.driver_context.work.notify_one();
-            // The session held the other end: now the socket is ours alone, and its last words are waited for.
+            // The session is removed, so the driver alone owns the socket now, and waits for the last frames to arrive.
             if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
                 let is_stopping = || self.driver_context.sessions.borrow().is_draining();
                 match parting {
-                    // Boxed: most of the time it is not there.
+                    // Boxed, because most of the time this future does not exist.
                     Parting::Linger => Box::pin(net::linger(stream)).await,
                     Parting::LastWords => Box::pin(net::keep_last_words(stream, is_stopping)).await,
                     Parting::Abort => net::abort(&stream),
@@ -287,7 +289,7 @@ impl Driver {
         }
     }
 
-    /// Reads what is there, up to a fair share.
+    /// Reads what the socket has, up to a fair share.
     fn hear(&mut self) -> Heard {
         let Self { shared, id, parser, controls, driver_context, .. } = self;
         let DriverContext { sessions, clock, .. } = &**driver_context;
@@ -296,7 +298,7 @@ impl Driver {
             let mut sessions = sessions.borrow_mut();
             sessions.heard(id, now);
             let mut most = Most::from(sessions.options());
-            // They are counted as they come, and taken out when it is seen that they are answers.
+            // Answers to pings are allowed in addition: they count as control frames until they are recognised.
             most.controls_per_s = most.controls_per_s.saturating_add(sessions.unanswered(id) as u32);
             most
         };
@@ -309,7 +311,7 @@ impl Driver {
             let heard = context.read(&mut shim);
             let mut sessions = sessions.borrow_mut();
             let now = clock.now();
-            // A close frame that tungstenite answered is the last thing to go out: see below.
+            // The reply to a close frame is not pushed here: it has to go out last, see below.
             if !shim.replies.is_empty() && context.can_write() {
                 sessions.push_raw(id, &shim.replies, now);
                 shim.replies.clear();
@@ -320,7 +322,7 @@ impl Driver {
                     sessions.close(id, Close::Unsupported, now);
                     return Heard::Over;
                 }
-                // What was asked for does not count among what a client may send.
+                // The answer to a ping does not count towards the control frames that a client may send.
                 Ok(Message::Pong(payload)) if sessions.answered(id, &payload, now) => {
                     shim.controls.was_asked_for();
                 }
@@ -351,7 +353,7 @@ impl Driver {
     }
 }
 
-/// Why a connection ended that its client's side ended.
+/// The cause that is counted for a connection that the client's side ended.
 fn cause_of(error: &Error) -> Ending {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => Ending::Closed,

@@ -1,5 +1,5 @@
-//! What goes out to clients: the frames, the ring of bytes that they stand in, the queues of sessions with something to
-//! write, and what of it is counted and measured.
+//! The output of a shard: frames, the frame ring, the queues of sessions with something to write, and the counts and
+//! measurements of writes.
 
 use std::collections::VecDeque;
 
@@ -16,21 +16,21 @@ use crate::time::clock::Clock;
 /// Frames, queues, counts and measurements of a shard's writes.
 pub(super) struct Egress {
     frames: Frames,
-    /// What outboxes are made of.
+    /// The frame ring, and the chunks of outboxes.
     buffers: Buffers,
     /// Sessions with something to write, the longest waiting first, each with the head of the frame ring when its wait
-    /// began: what it holds of the frame ring stands behind it.
+    /// began: its pending frames lie after that position.
     flush_queue: VecDeque<(u32, u64)>,
-    /// The same, of sessions that read again: what they missed is much, and others do not wait for it.
+    /// The same for rereading sessions, which missed much: others do not wait for them.
     bulk_queue: VecDeque<(u32, u64)>,
-    /// The ledgers of all sessions, those that are gone included.
+    /// The sum of the ledgers of all sessions, ended ones included.
     totals: Ledger,
     meter: Meter,
     sample: Sample,
 }
 
 impl Egress {
-    /// With a frame ring of at most so many bytes, and without measurements.
+    /// With a frame ring of at most `frame_ring_bytes`, and without measurements.
     pub(super) fn new(frame_ring_bytes: usize) -> Self {
         Self {
             frames: Frames::default(),
@@ -45,7 +45,7 @@ impl Egress {
 
     // ---- frames ---------------------------------------------------------------------------------------
 
-    /// The maker of frames.
+    /// The encoder of frames.
     #[inline]
     pub(super) fn frames(&mut self) -> &mut Frames {
         &mut self.frames
@@ -81,43 +81,42 @@ impl Egress {
 
     // ---- queues ---------------------------------------------------------------------------------------
 
-    /// Appends a session to the queue of those with something to write, which the frame ring has held since it was at
-    /// `since`.
+    /// Queues a session for writing. Its pending frames lie in the frame ring after position `since`.
     #[inline]
     pub(super) fn enqueue(&mut self, id: u32, since: u64) {
         self.flush_queue.push_back((id, since));
     }
 
-    /// As [`enqueue`](Self::enqueue), for something that is ready now, of a session that `reads` again or not.
+    /// As [`enqueue`](Self::enqueue), with the current head of the frame ring. `reads`: the session rereads.
     pub(super) fn enqueue_now(&mut self, id: u32, reads: bool) {
         let since = self.buffers.head();
         let queue = if reads { &mut self.bulk_queue } else { &mut self.flush_queue };
         queue.push_back((id, since));
     }
 
-    /// Begins a turn with at most so many writes. Returns how many there are.
+    /// Begins the writes of a turn, at most `most`. Returns how many there are.
     pub(super) fn begin_writes(&mut self, most: usize) -> usize {
         let writes = most.min(self.flush_queue.len());
         self.sample.begin(writes);
         writes
     }
 
-    /// The session that has waited longest.
+    /// Takes the session that has waited longest.
     pub(super) fn next_write(&mut self) -> Option<u32> {
         self.flush_queue.pop_front().map(|(id, _)| id)
     }
 
-    /// The sessions that are written next.
+    /// The sessions that are written to next.
     pub(super) fn upcoming(&self, count: usize) -> impl Iterator<Item = u32> {
         self.flush_queue.iter().take(count).map(|(id, _)| *id)
     }
 
-    /// How many sessions that read again have something to write.
+    /// How many rereading sessions have something to write.
     pub(super) fn bulk_writes(&self) -> usize {
         self.bulk_queue.len()
     }
 
-    /// The session that has waited longest, of those that read again.
+    /// Takes the rereading session that has waited longest.
     pub(super) fn next_bulk_write(&mut self) -> Option<u32> {
         self.bulk_queue.pop_front().map(|(id, _)| id)
     }
@@ -127,12 +126,12 @@ impl Egress {
         !(self.flush_queue.is_empty() && self.bulk_queue.is_empty())
     }
 
-    /// Whether a session that does not read again has waited since before the frame ring was here.
+    /// Whether a session that does not reread has waited since before this position of the frame ring.
     pub(super) fn is_late(&self, before: u64) -> bool {
         self.flush_queue.front().is_some_and(|(_, since)| *since < before)
     }
 
-    /// All sessions that have waited since before the frame ring was here.
+    /// All sessions that have waited since before this position of the frame ring.
     pub(super) fn late(&self, before: u64) -> impl Iterator<Item = u32> {
         let late = move |queue: &'_ VecDeque<(u32, u64)>| {
             queue.iter().take_while(|(_, since)| *since < before).count()
@@ -174,7 +173,7 @@ impl Egress {
         self.meter.due_ns()
     }
 
-    /// What a write counts and measures with.
+    /// The counters and the meter for a write.
     #[inline]
     pub(super) fn write_context<'a>(
         &'a mut self,

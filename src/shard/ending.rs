@@ -1,18 +1,18 @@
-//! Why connections end, and what becomes of their sockets.
+//! Why connections end, and how their sockets close.
 
 use std::io;
 
 use crate::protocol::close::Close;
 use crate::system::counters::Ending;
 
-/// What becomes of the socket of a session that has ended.
+/// How the socket of an ended session closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {
-    /// It is read on for a moment, so that what was said last arrives.
+    /// It is read for a moment more, so that the last frames arrive.
     Linger,
-    /// The client was cut, and is given time to read what was said last.
+    /// The client was cut, and is given time to read the last frames.
     LastWords,
-    /// The other side is gone.
+    /// It is dropped, because the peer is gone.
     Abort,
 }
 
@@ -28,7 +28,7 @@ impl From<Close> for Ending {
             Close::SlowConsumer => Self::SlowConsumer,
             Close::Shutdown => Self::Shutdown,
             Close::NoPong => Self::NoPong,
-            // Publishers alone show tokens.
+            // Only publishers show tokens.
             Close::Auth | Close::Limit => Self::Limit,
             Close::RoomEnded => Self::RoomEnded,
         }
@@ -41,7 +41,7 @@ impl From<&io::Error> for Ending {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
             ErrorKind::UnexpectedEof => Self::Left,
-            // The kernel gave up before we did, or a router said so.
+            // The kernel gave up before the shard did, or a router reported the host as unreachable.
             ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
                 Self::DeadPeer
             }

@@ -1,4 +1,4 @@
-//! Encode once: the frame of a tick is made when the first session wants it, and shared by all others.
+//! Encode once: the frame of a tick is encoded for the first session that takes it, and shared with all others.
 
 use std::collections::HashMap;
 
@@ -19,38 +19,38 @@ const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its pla
 pub(super) struct Frames {
     shared: TextFrame,
     own: TextFrame,
-    /// The newest value of streams that were caught up with last: where clients have rates, each of very many is sent the
-    /// same value with an `n` of its own.
+    /// A cache of the newest value of streams that recovered lately: with rates, very many clients are sent the same
+    /// value, each with its own `n`.
     newest: HashMap<Key, Newest, FxBuildHasher>,
-    /// Ticks that were read again last, each at the place of its number: clients that come back together read the same. Nothing
-    /// until there are some.
+    /// A cache of ticks that were reread lately, by stream and sequence number: clients that return together reread the
+    /// same ticks. Empty before the first.
     again: Vec<Again>,
     /// Frames made to be shared.
     count: u64,
-    /// Gaps that were sent, and how many numbers they named, by the number of their cause.
+    /// Gaps that were sent, and how many sequence numbers they named, indexed by cause.
     gaps: [(u64, u64); GAP_CAUSES],
-    /// Since when the feed stands, if it does: no state that is sent is live then.
+    /// Since when the feed is stalled, nanoseconds since the Unix epoch; no state is sent as live then.
     feed_stands_ns: Option<u64>,
 }
 
-/// A message but for what differs from client to client.
+/// An encoded message, without what differs from client to client.
 struct Newest {
     seq: u64,
     template: EncodedTemplate,
     text: Vec<u8>,
 }
 
-/// The message of a trade or quote that was read again, but for the end.
+/// The encoded message of a reread trade or quote, without its end.
 #[derive(Default)]
 struct Again {
     of: Option<(Key, u64, bool, EncodedTemplate)>,
     text: Vec<u8>,
 }
 
-/// Ticks that were read again and are kept: some 300 bytes each.
+/// Reread ticks that are cached: some 300 bytes each.
 const AGAIN_MAX: usize = 2_048;
 
-/// Streams of which the newest value is kept, at most: some 200 bytes each.
+/// Streams of which the newest value is cached, at most: some 200 bytes each.
 const NEWEST_MAX: usize = 4_096;
 
 impl Frames {
@@ -72,7 +72,7 @@ impl Frames {
         self.shared.bytes()
     }
 
-    /// Hands the frames that make one subscription current again to `push`.
+    /// Passes to `push` the frames that make one subscription current again.
     pub(super) fn catch_up(
         &mut self,
         told: &CatchUp,
@@ -102,7 +102,7 @@ impl Frames {
         }
     }
 
-    /// Hands the frames of a tick that is read again to `push`, and what is missing before it.
+    /// Passes to `push` the frame of a reread tick, after the gap for what is missing before it.
     pub(super) fn again(
         &mut self,
         tick: &Tick,
@@ -120,7 +120,7 @@ impl Frames {
 
     fn read_again(&mut self, tick: &Tick, flags: EncodeFlags, symbol: &Symbol) -> &[u8] {
         if matches!(tick.body, Body::Gap { .. } | Body::Status(_)) {
-            // A gap names what this client lacks.
+            // Not cached: a gap names what this client lacks.
             return self.own.make(|out| json::tick(tick, symbol, flags, out));
         }
         if self.again.is_empty() {
@@ -144,12 +144,12 @@ impl Frames {
         own.make(|out| template.copy(&known.text, 1, flags.tx_us, out))
     }
 
-    /// Gives back what is kept of ticks that were read again.
+    /// Frees the cache of reread ticks.
     pub(super) fn forget_again(&mut self) {
         self.again = Vec::new();
     }
 
-    /// The newest value of a stream, for one client.
+    /// The frame of the newest value of a stream, for one client.
     fn newest(&mut self, tick: &Tick, n: u64, key: Key, symbol: &Symbol, tx_us: u64) -> &[u8] {
         if self.newest.len() >= NEWEST_MAX && !self.newest.contains_key(&key) {
             self.newest.clear();
@@ -172,7 +172,7 @@ impl Frames {
         own.make(|out| known.template.copy(&known.text, n, Some(tx_us), out))
     }
 
-    /// A gap of one subscription. States have none, so any key but a channel's is of no consequence.
+    /// The frame of a gap of one subscription. States have no gaps, so the default channel is never used.
     fn gap(&mut self, missing: Missing, key: Key, symbol: &Symbol) -> &[u8] {
         let Missing { from, to, why } = missing;
         self.told_gap(why, to - from + 1);
@@ -193,7 +193,7 @@ impl Frames {
         *ticks += numbers;
     }
 
-    /// The feed stands since then, if it does.
+    /// Sets since when the feed is stalled, if it is.
     pub(super) fn set_feed_stands(&mut self, since_ns: Option<u64>) {
         self.feed_stands_ns = since_ns;
     }

@@ -1,9 +1,9 @@
-//! What one connection is subscribed to: where its subscriptions stand in the directory, its wildcards, and the symbols that
-//! it awaits.
+//! What one connection is subscribed to: the places of its subscriptions in the directory, its wildcards, and the
+//! symbols that it awaits.
 //!
-//! Several of these may take the same instrument, which a session has once. The narrowest of them gives the policy: its name,
-//! before the wildcard of its venue, before that of all. A subscription knows whether it was asked for by name
-//! ([`Subscription::is_named`](crate::session::Subscription::is_named)); the others belong to the wildcard that
+//! Several of these may match the same channel of an instrument, but the session subscribes to it once. The narrowest
+//! match sets the policy: the name before `venue:*` before `*`. A subscription knows whether the client requested it by
+//! name ([`Subscription::is_named`](crate::session::Subscription::is_named)); the others belong to the wildcard that
 //! [governs](Holdings::governing) them.
 
 use std::collections::BTreeMap;
@@ -19,11 +19,11 @@ use crate::session::Subscription;
 /// A wildcard subscription.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wildcard {
-    /// All, or those of a venue.
+    /// All symbols, or those of a venue.
     selector: Selector,
     channel: Channel,
     policy: DeliveryPolicy,
-    /// A request ends it, and has not ended all that it took yet: it takes nothing more.
+    /// A request is ending it, in portions: it takes no further instruments.
     ending: bool,
 }
 
@@ -33,12 +33,12 @@ impl Wildcard {
         Self { selector, channel, policy, ending: false }
     }
 
-    /// Whether it takes a symbol.
+    /// Whether it matches a symbol.
     pub(super) fn takes(&self, symbol: &Symbol) -> bool {
         self.selector.takes(symbol)
     }
 
-    /// What it stands for.
+    /// Its selector.
     pub(super) fn selector(&self) -> &Selector {
         &self.selector
     }
@@ -53,7 +53,7 @@ impl Wildcard {
         self.channel
     }
 
-    /// What it gives to the subscriptions that it takes.
+    /// The policy of its subscriptions.
     pub(super) fn policy(&self) -> DeliveryPolicy {
         self.policy
     }
@@ -63,17 +63,17 @@ impl Wildcard {
         self.policy = policy;
     }
 
-    /// Has it take nothing more.
+    /// Has it take no further instruments.
     pub(super) fn end(&mut self) {
         self.ending = true;
     }
 
-    /// Whether it takes nothing more.
+    /// Whether it takes no further instruments.
     pub(super) fn is_ending(&self) -> bool {
         self.ending
     }
 
-    /// Whether it stands for the same symbols on the same channel as another.
+    /// Whether it has the same symbols and the same channel as another.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.selector == other.selector && self.channel == other.channel
     }
@@ -88,9 +88,9 @@ pub(super) struct Holdings {
     wildcards: Vec<Wildcard>,
     /// Symbols that no feed lists yet.
     awaited: AwaitedBy,
-    /// Listed instruments that it asked for by name, on whatever channel.
+    /// How many listed instruments it requested by name, on any channel.
     named: u32,
-    /// A rate may hold back what has another rate now.
+    /// A rate may still hold back a subscription that has another rate now.
     unsettled: bool,
 }
 
@@ -102,7 +102,7 @@ impl Holdings {
 
     /// Bytes that its subscriptions take, here and in the directory.
     pub(super) fn held_bytes(&self) -> usize {
-        // The nodes of a tree are more than half full.
+        // Tree nodes are more than half full, hence the factor.
         self.places.len() * (2 * size_of::<(Key, u32)>() + size_of::<Subscription>())
     }
 
@@ -145,7 +145,7 @@ impl Holdings {
         self.places.insert(key, place);
     }
 
-    /// A subscription, if it has it, has moved to another place.
+    /// Updates the place of a subscription, if the connection has it.
     pub(super) fn moved(&mut self, key: Key, place: u32) {
         self.places.entry(key).and_modify(|at| *at = place);
     }
@@ -155,32 +155,32 @@ impl Holdings {
         self.places.remove(&key)
     }
 
-    /// Takes all that it has left in the directory: its subscriptions, and the symbols that it awaits.
+    /// Takes what it has in the directory: its subscriptions, and the symbols that it awaits.
     pub(super) fn take(&mut self) -> (BTreeMap<Key, u32>, AwaitedBy) {
         (std::mem::take(&mut self.places), std::mem::take(&mut self.awaited))
     }
 
-    /// How many symbols it named itself: those that came by a wildcard are not counted.
+    /// How many symbols it requested by name; matches of wildcards are not counted.
     pub(super) fn named(&self) -> usize {
         self.awaited.len() + self.named as usize
     }
 
-    /// One more listed instrument is named.
+    /// Counts one more listed instrument that is requested by name.
     pub(super) fn name(&mut self) {
         self.named += 1;
     }
 
-    /// One listed instrument less is named.
+    /// Counts one listed instrument fewer that is requested by name.
     pub(super) fn unname(&mut self) {
         self.named -= 1;
     }
 
-    /// Whether a rate may hold back what has another rate now.
+    /// Whether a rate may still hold back a subscription that has another rate now.
     pub(super) fn is_unsettled(&self) -> bool {
         self.unsettled
     }
 
-    /// Notes whether a rate may hold back what has another rate now.
+    /// Notes whether a rate may still hold back a subscription that has another rate now.
     pub(super) fn set_unsettled(&mut self, unsettled: bool) {
         self.unsettled = unsettled;
     }
@@ -192,7 +192,7 @@ impl Holdings {
         &self.wildcards
     }
 
-    /// Its wildcards, to be changed.
+    /// Its wildcards, mutable.
     pub(super) fn wildcards_mut(&mut self) -> &mut [Wildcard] {
         &mut self.wildcards
     }
@@ -202,18 +202,19 @@ impl Holdings {
         self.wildcards.push(wildcard);
     }
 
-    /// Removes the wildcards that `go`, and returns them.
+    /// Removes and returns the wildcards for which `goes` is true.
     pub(super) fn drop_wildcards(&mut self, goes: impl Fn(&Wildcard) -> bool) -> Vec<Wildcard> {
         self.wildcards.extract_if(.., |wildcard| goes(wildcard)).collect()
     }
 
-    /// The wildcard that gives an instrument its policy on a channel, where it is not subscribed to by name.
+    /// The wildcard that sets the policy of an instrument on a channel, unless it is subscribed to by name.
     pub(super) fn governing(&self, symbol: &Symbol, channel: Channel) -> Option<&Wildcard> {
         let taking = self.wildcards.iter().filter(|w| w.channel == channel && w.takes(symbol));
         taking.max_by_key(|wildcard| wildcard.is_of_venue())
     }
 
-    /// As [`governing`](Self::governing), of those that take what is listed from now on: the policy.
+    /// The policy of the wildcard that takes a new instrument: as [`governing`](Self::governing), without those that
+    /// are ending.
     pub(super) fn taking(&self, symbol: &Symbol, channel: Channel) -> Option<DeliveryPolicy> {
         let taking = self.wildcards.iter().filter(|w| !w.ending && w.channel == channel && w.takes(symbol));
         taking.max_by_key(|wildcard| wildcard.is_of_venue()).map(|wildcard| wildcard.policy)
@@ -221,27 +222,27 @@ impl Holdings {
 
     // ---- awaited symbols ------------------------------------------------------------------------------
 
-    /// What it wants of a symbol that it awaits.
+    /// What it wants of an awaited symbol.
     pub(super) fn awaits(&self, symbol: &Symbol) -> Option<&Wanted> {
         self.awaited.get(symbol)
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub(super) fn awaits_mut(&mut self, symbol: &Symbol) -> Option<&mut Wanted> {
         self.awaited.get_mut(symbol)
     }
 
-    /// Awaits a symbol.
+    /// Adds an awaited symbol.
     pub(super) fn await_symbol(&mut self, symbol: Rc<Symbol>) {
         self.awaited.insert(symbol, Wanted::default());
     }
 
-    /// Does not await a symbol any more. What it wanted of it.
+    /// Removes an awaited symbol. Returns what the connection wanted of it.
     pub(super) fn stop_awaiting(&mut self, symbol: &Symbol) -> Option<Wanted> {
         self.awaited.remove(symbol)
     }
 
-    /// The first symbol behind this one that it awaits, in the order of their texts.
+    /// The first awaited symbol after this one, in text order.
     pub(super) fn awaited_behind(&self, behind: Option<&Rc<Symbol>>) -> Option<Rc<Symbol>> {
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
         self.awaited.range::<Rc<Symbol>, _>((from, Bound::Unbounded)).next().map(|(text, _)| Rc::clone(text))

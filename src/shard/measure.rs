@@ -1,4 +1,4 @@
-//! What writes are measured, and what of each.
+//! Which writes are measured, and how.
 
 use crate::latency::meter::Meter;
 use crate::latency::{Log2Histogram, NS_MAX, Stage};
@@ -6,13 +6,13 @@ use crate::session::{Session, Times};
 use crate::system::counters::ShardCounters;
 use crate::time::clock::Clock;
 
-/// Writes of a turn that are all measured.
+/// The first writes of a turn, which are all measured.
 const MEASURED: u32 = 4;
 
-/// Of those behind them each so manieth is, and the last.
+/// After them, one write in this many is measured, and the last.
 const SAMPLED: u32 = 16;
 
-/// What a write counts and measures with.
+/// The counters and the meter for a write.
 pub(super) struct WriteContext<'a> {
     counters: &'a ShardCounters,
     clock: &'a Clock,
@@ -20,25 +20,24 @@ pub(super) struct WriteContext<'a> {
     sample: &'a mut Sample,
 }
 
-/// Which writes of a turn are measured: to look at the clock and to count what it says takes as long as a thirtieth of a
-/// write.
+/// Selects which writes of a turn are measured, because a measurement takes as long as a thirtieth of a write.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
     /// Writes that are left in this turn.
     left: u32,
-    /// Writes of this turn.
+    /// Writes of this turn so far.
     writes: u32,
-    /// Ticks of writes that were not measured: the next one that is stands for them, too.
+    /// Ticks of writes that were not measured. The next measured write stands for them, too.
     skipped: u64,
 }
 
 impl Sample {
-    /// A turn that has so many writes begins.
+    /// Begins a turn with this many writes.
     pub(super) fn begin(&mut self, writes: usize) {
         (self.left, self.writes) = (writes as u32, 0);
     }
 
-    /// A write: whether it is measured.
+    /// Counts a write. True if it is measured.
     #[inline]
     fn takes(&mut self) -> bool {
         self.left = self.left.saturating_sub(1);
@@ -58,13 +57,13 @@ impl<'a> WriteContext<'a> {
         Self { counters, clock, meter, sample }
     }
 
-    /// What the shard counts.
+    /// The counters of the shard.
     #[inline]
     pub(super) fn counters(&self) -> &'a ShardCounters {
         self.counters
     }
 
-    /// The kernel has just taken the first `n` bytes of what waits for a session.
+    /// Measures a write: the kernel has just taken the first `n` bytes that waited for a session.
     #[inline]
     pub(super) fn measure(&mut self, session: &Session, way: &mut Option<Box<Log2Histogram>>, n: usize) {
         let Self { clock, meter, sample, .. } = self;
@@ -73,7 +72,8 @@ impl<'a> WriteContext<'a> {
         }
         let takes = sample.takes();
         if session.has_refused() {
-            // It stands for no other write, and no other for it: clients that were not kept waiting are measured apart.
+            // Not sampled: it stands for no other write and no other for it, because clients without such waits are
+            // measured apart.
             return self.measure_refused(session, way, n);
         }
         if !takes {
@@ -93,7 +93,8 @@ impl<'a> WriteContext<'a> {
         }
     }
 
-    /// As [`measure`](Self::measure), where the socket refused some of it before: that wait is the client's.
+    /// As [`measure`](Self::measure), if the socket refused some of these bytes before: that wait is attributed to the
+    /// client.
     #[cold]
     fn measure_refused(&mut self, session: &Session, way: &mut Option<Box<Log2Histogram>>, n: usize) {
         let Self { clock, meter, .. } = self;
@@ -103,7 +104,7 @@ impl<'a> WriteContext<'a> {
             let (stage, ours_ns) = if refused { (Stage::SlowClient, tx_ns) } else { (Stage::Write, now_ns) };
             meter.record(stage, class, tx_ns, now_ns, 1);
             let measured = meter.record_way(instrument, class, rx_ns, ours_ns, 1).is_some();
-            // What the client felt is both.
+            // What the client experienced is the sum of both.
             if let Some(ns) = now_ns.checked_sub(rx_ns).filter(|_| measured) {
                 way.get_or_insert_default().record(ns.min(NS_MAX), 1);
             }

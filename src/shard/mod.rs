@@ -1,16 +1,15 @@
-//! A shard: one thread with its own sockets, its own table, and a reader of the ring. Nothing in here is
-//! shared with another thread but what is named in [`ShardParts`].
+//! A shard: one thread with its own sockets, its own subscription table, and a reader of the ring. It shares with other
+//! threads only what [`ShardParts`] and [`ShardHandle`] hold.
 //!
 //! ```text
-//! turn: at most B ticks from the ring → subscriptions of each → deliver → append the shared frame
-//!       a portion of the ring again, for returning sessions
-//!       at most F sessions from the head of the queue → one write each
-//!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
+//! turn: read at most B ticks from the ring → look up the subscriptions of each → encode once → queue
+//!       reread a portion of the ring for returning sessions; release what rates held back
+//!       write to at most F sessions from the head of the queue, one write each
+//!       send some heartbeats that are due, and check some slow clients
 //! ```
 //!
-//! The session that has waited longest is written first; B and F bound how far the ring can run ahead
-//! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
-//! carries several.
+//! The session that has waited longest is written to first. B and F bound how far reading can run ahead of writing, and
+//! adapt batches to the load: an idle shard writes each tick at once, a busy one several ticks per write.
 
 mod allowance;
 mod answers;
@@ -77,7 +76,7 @@ use crate::system::memory::Memory;
 use crate::system::pulse::{Beating, Pulse, Signs};
 use crate::time::clock::{Clock, MS, Now};
 
-/// Clients taken in in one turn: further ones wait in the inbox.
+/// New clients admitted per turn. Further ones wait in the inbox.
 const ADMISSIONS_PER_TURN: usize = 16;
 
 /// How a shard waits for ticks.
@@ -86,34 +85,34 @@ const ADMISSIONS_PER_TURN: usize = 16;
 pub enum Wait {
     /// Sleeps until the doorbell rings: costs a wake-up, and no CPU while idle.
     Park,
-    /// Looks for a while, then sleeps.
+    /// Polls the ring for a while, then sleeps.
     SpinThenPark,
-    /// Never sleeps: takes a core, and saves the wake-up.
+    /// Never sleeps: occupies a core, and saves the wake-up.
     Spin,
 }
 
-/// The longest sleep: so an idle shard does not look like one that hangs, hears in time that the feed does, and
+/// The longest sleep, nanoseconds. An idle shard thus does not seem to hang, notices in time if the feed hangs, and
 /// [reads its clock](Clock::of_thread) often enough.
 const PARK_NS_MAX: u64 = 400 * MS;
-/// How long [`Wait::SpinThenPark`] looks before it sleeps, nanoseconds.
+/// How long [`Wait::SpinThenPark`] polls before it sleeps, nanoseconds.
 const SPIN_NS: u64 = 100_000;
 
 /// What other threads send to a shard.
 #[derive(Debug)]
 enum Command {
-    /// Here is a client.
+    /// Serve this client.
     Client(Box<NewClient>),
-    /// What do the worst clients look like?
+    /// List the worst clients.
     Report { asked: ReportQuery, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
-    /// Memory is short: give so much back.
+    /// Memory is short: free this much.
     Relieve(Relief),
-    /// Nothing more is coming: send what there is, say goodbye, end.
+    /// No more ticks come: send what is queued, then `bye` to each client, and end.
     Drain(Close),
 }
 
-/// What a shard works with. Everything another thread can see of it is here.
+/// What a shard is made of, which includes all state that it shares with other threads.
 pub struct ShardParts {
-    /// Limits and figures of sessions.
+    /// Options and limits of its sessions.
     pub options: SessionOptions,
     /// The instruments.
     pub table: Arc<InstrumentTable>,
@@ -121,44 +120,44 @@ pub struct ShardParts {
     pub ring: TickRing,
     /// The clock.
     pub clock: Clock,
-    /// What it counts.
+    /// Its counters.
     pub counters: Arc<ShardCounters>,
-    /// How it waits.
+    /// How it waits for ticks.
     pub wait: Wait,
-    /// Milliseconds that a drain waits for slow clients.
+    /// How long a drain waits for slow clients, milliseconds.
     pub drain_ms: u64,
-    /// What it measures with.
+    /// Its latency meter.
     pub meter: Meter,
     /// Where it reports incidents.
     pub reporter: IncidentReporter,
-    /// What is kept of what is no longer in the ring, if it is.
+    /// Access to ticks that the ring no longer holds, if the gateway keeps a history.
     pub history: Option<history::Access>,
-    /// The bound of memory, and how much is in use.
+    /// The memory bound, and how much is in use.
     pub memory: Arc<Memory>,
-    /// Whether it moves, and what makes its ticks.
+    /// Its own pulse, and that of the thread that makes its ticks.
     pub signs: Signs,
 }
 
-/// The outside's end of a shard.
+/// The handle through which other threads use a shard.
 #[derive(Clone)]
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
     wake: Arc<Notify>,
     /// Its doorbell, for the ingest thread.
     pub bell: Arc<Doorbell>,
-    /// What it counts.
+    /// Its counters.
     pub counters: Arc<ShardCounters>,
-    /// Its runtime, to be looked at.
+    /// Its tokio runtime, for metrics.
     pub runtime: tokio::runtime::Handle,
-    /// Whether it moves.
+    /// Its pulse, which counts its turns.
     pub pulse: Arc<Pulse>,
 }
 
 impl ShardHandle {
-    /// Gives the shard a client.
+    /// Hands a client to the shard.
     ///
     /// # Errors
-    /// The client comes back: too many are on their way already, or the shard has ended.
+    /// Returns the client if the inbox is full or the shard has ended.
     pub fn give(&self, client: Box<NewClient>) -> Result<(), Box<NewClient>> {
         self.counters.coming.add(1);
         if let Err(error) = self.commands.try_send(Command::Client(client)) {
@@ -172,13 +171,13 @@ impl ShardHandle {
         Ok(())
     }
 
-    /// Clients it has, and those on their way to it; one that just arrives may count twice.
+    /// Returns how many clients it has, plus those on their way to it. A client that is just arriving may count twice.
     pub fn load(&self) -> u64 {
         self.counters.coming.get() + self.counters.sessions.get()
     }
 
-    /// Those of its clients that are asked for, the worst first, listed under shard number `shard`; nothing if
-    /// the shard has ended, is too busy to take the question, or does not answer in a second.
+    /// Returns a row for each client that `asked` selects, the worst first, under shard number `shard`. Returns none if
+    /// the shard has ended, its inbox is full, or it does not answer within a second.
     pub async fn report(&self, asked: ReportQuery, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
         if self.commands.try_send(Command::Report { asked, shard, answer }).is_err() {
@@ -189,14 +188,14 @@ impl ShardHandle {
         rows.map(Result::unwrap_or_default).unwrap_or_default()
     }
 
-    /// Orders the shard to give memory back. Where its queue of commands is full, the order is lost: another follows.
+    /// Orders the shard to free memory. If its inbox is full, the order is lost, and another one follows.
     pub fn relieve(&self, relief: Relief) {
         if self.commands.try_send(Command::Relieve(relief)).is_ok() {
             self.wake.notify_one();
         }
     }
 
-    /// Has the shard send what there is, say goodbye and end.
+    /// Has the shard send what is queued, then `bye` to each client, and end.
     pub async fn drain(&self, why: Close) {
         // A shard that has ended already needs no command.
         let _ = self.commands.send(Command::Drain(why)).await;
@@ -204,7 +203,7 @@ impl ShardHandle {
     }
 }
 
-/// A shard and its reader: [`turn`](Self::turn) does all its work and can be called by hand.
+/// A shard with its ring reader. [`turn`](Self::turn) does all its work and can be called by hand.
 pub struct Shard<S> {
     reader: TickReader,
     sessions: Rc<RefCell<Sessions<S>>>,
@@ -222,12 +221,12 @@ struct Draining {
 }
 
 impl<S: Socket> Shard<S> {
-    /// A shard that reads from now on.
+    /// A shard that reads from the position of `reader` on.
     pub fn new(reader: TickReader, sessions: Rc<RefCell<Sessions<S>>>, counters: Arc<ShardCounters>) -> Self {
         Self { reader, sessions, counters, draining: None, beating: None }
     }
 
-    /// Counts its turns from now on where others look.
+    /// Counts its turns in a pulse from now on, so that the watcher sees stalls.
     pub fn beat(&mut self, beating: Beating) {
         self.beating = Some(beating);
     }
@@ -244,7 +243,7 @@ impl<S: Socket> Shard<S> {
         turn.goes_on() || self.sessions.borrow().has_work()
     }
 
-    /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
+    /// Begins a drain: sends what is queued, for at most `grace_ms`, then `bye` to each client.
     pub fn start_drain(&mut self, why: Close, grace_ms: u64, now: Now) {
         let until_ns = now.mono_ns + grace_ms * MS;
         self.draining.get_or_insert(Draining { why, until_ns, said_goodbye: false });
@@ -253,13 +252,13 @@ impl<S: Socket> Shard<S> {
 
     fn drain(&mut self, now: Now, ring_is_read: bool) {
         let Some(draining) = &mut self.draining else { return };
-        // Once it was said, also to clients that came in meanwhile.
+        // After the first goodbye, clients that connect meanwhile get theirs at once.
         let late = draining.said_goodbye || now.mono_ns >= draining.until_ns;
         draining.said_goodbye =
             self.sessions.borrow_mut().say_goodbye(draining.why, (ring_is_read, late), now);
     }
 
-    /// True once a drain has said goodbye and every session is gone.
+    /// True once a drain has sent `bye` and every session is removed.
     pub fn is_done(&self) -> bool {
         self.draining.is_some_and(|d| d.said_goodbye) && self.sessions.borrow().is_empty()
     }
@@ -275,10 +274,10 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Starts a shard on a thread of its own, of this name.
+/// Starts a shard on a thread of this name.
 ///
 /// # Errors
-/// What the operating system says when it gives no thread.
+/// If the operating system starts no thread, or the runtime does not start.
 pub fn spawn(
     name: String,
     parts: ShardParts,
@@ -298,7 +297,7 @@ pub fn spawn(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
-        // The thread that starts it waits for this.
+        // The spawning thread waits for this.
         let _ = show.send(runtime.handle().clone());
         runtime.block_on(run(parts, reader, client, inbox, &shard_bell, &shard_work));
         Ok(())
@@ -307,10 +306,10 @@ pub fn spawn(
     Ok((ShardHandle { commands, wake: work, bell, counters, runtime, pulse }, thread))
 }
 
-/// How long a shard has to list its clients.
+/// How long a shard has to answer a report query.
 const REPORT_MAX: Duration = Duration::from_secs(1);
-/// Clients on their way to a shard: the listener accepts at its pace only with 1,024 of them waiting, so that there is
-/// room for a second more of the default pace.
+/// Commands that may wait for a shard, nearly all of them clients. With more than 1,024 clients waiting, the listener
+/// accepts only at its pace, so there is room for another second at the default pace.
 const COMMANDS_MAX: usize = 4_096;
 
 async fn run(
@@ -328,7 +327,8 @@ async fn run(
     let sessions = Rc::new(RefCell::new(sessions_of(parts, client, clock.clone())));
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     shard.beat(beating);
-    // Held by the task of each connection: a client that was just handed over is sent a goodbye too.
+    // Each connection task holds this context, so the shard does not end before a client that was just handed over is
+    // sent `bye`.
     let drivers = DriverContext::new(sessions, clock.clone());
     let mut runner = Runner { shard, drivers, inbox, reports: VecDeque::new(), drain_ms };
     let mut last_work_ns = 0;
@@ -360,7 +360,7 @@ async fn run(
     runner.shard.sessions.borrow_mut().end_measuring();
 }
 
-/// The sessions of a shard that is made of these parts.
+/// Makes the sessions of a shard from its parts.
 fn sessions_of(
     parts: ShardParts,
     client: Option<history::HistoryClient>,
@@ -378,28 +378,28 @@ fn sessions_of(
     sessions
 }
 
-/// A shard on its thread, with what reaches it from outside.
+/// A shard on its thread, with its inbox and unfinished reports.
 struct Runner {
     shard: Shard<TcpSocket>,
     drivers: Rc<DriverContext>,
     inbox: mpsc::Receiver<Command>,
-    /// Reports in the making, and where each goes.
+    /// Unfinished reports, each with the channel for its rows.
     reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)>,
     drain_ms: u64,
 }
 
 impl Runner {
-    /// Whether the shard goes on: until it is drained and the last driver has ended, or one has panicked.
+    /// Whether the shard continues: until it is drained and the last driver has ended, or a driver has panicked.
     fn goes_on(&self) -> bool {
         !self.drivers.is_broken() && (!self.shard.is_done() || Rc::strong_count(&self.drivers) > 1)
     }
 
-    /// Whether there is something to do that came from outside.
+    /// Whether commands or reports wait.
     fn has_commands(&self) -> bool {
         !self.reports.is_empty() || !self.inbox.is_empty()
     }
 
-    /// Carries out what other threads have sent, with so many clients at most.
+    /// Carries out commands, with at most [`ADMISSIONS_PER_TURN`] new clients.
     fn take_commands(&mut self, now: Now) {
         let mut admissions = ADMISSIONS_PER_TURN;
         while admissions > 0
@@ -426,21 +426,21 @@ impl Runner {
     fn write_report(&mut self, now: Now) {
         let Some((mut report, answer)) = self.reports.pop_front() else { return };
         if self.shard.sessions.borrow_mut().go_on_with(&mut report, now) {
-            // The other end may have gone.
+            // The receiver may have been dropped.
             let _ = answer.send(report.into_rows());
         } else {
             self.reports.push_front((report, answer));
         }
     }
 
-    /// Sleeps until a tick, a client, a socket or a deadline comes.
+    /// Sleeps until a tick, a command, a socket or a deadline wakes the shard.
     async fn park(&self, bell: &Doorbell, rung: &Notify, clock: &Clock) {
         bell.prepare();
-        // The last look: what was published before the writer could see us asleep rings no bell.
+        // Looks once more: ticks published before the writer could see this shard asleep ring no bell.
         if !self.shard.has_work() && self.inbox.is_empty() {
             let now_ns = clock.now().mono_ns;
             let deadline = self.shard.next_deadline_ns().map_or(u64::MAX, |at| at.saturating_sub(now_ns));
-            // A drain looks again soon: nothing reports what it waits for.
+            // A drain polls, because no event reports what it waits for.
             let longest = if self.shard.draining.is_some() { 10 * MS } else { PARK_NS_MAX };
             tokio::select! {
                 () = rung.notified() => {}

@@ -1,4 +1,4 @@
-//! What all sessions of a shard are configured by.
+//! The options of the sessions of a shard.
 
 use std::sync::Arc;
 
@@ -8,59 +8,60 @@ use crate::protocol::json;
 use crate::replay_control::ReplayControl;
 use crate::session::Policy;
 
-/// Figures and limits that all sessions of a run share.
+/// Options and limits that all sessions of a run share.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Name of this run.
+    /// The epoch of this run.
     pub epoch: Arc<str>,
     /// Where the ticks come from.
     pub feed: json::Provenance,
-    /// Memory and patience of one session.
+    /// Memory bounds and timeouts of one session.
     pub policy: Policy,
-    /// What a client may send and ask for.
+    /// What a client may send and request.
     pub limits: ClientLimits,
-    /// Periods and graces of a connection.
+    /// Periods and grace times of a connection.
     pub times: SessionTimes,
-    /// Bytes of frames that many sessions are sent, at most: see [`Buffers`](crate::session::Buffers).
+    /// Size of the frame ring at most, bytes: see [`Buffers`](crate::session::Buffers).
     pub frame_ring_bytes: usize,
     /// Options of each client's socket.
     pub tuning: Tuning,
-    /// Venues that a symbol may name though no feed has listed it yet.
+    /// Venues whose symbols may be awaited before a feed lists them.
     pub venues: Arc<[String]>,
     /// Control of the replay, where there is one.
     pub replay_control: Option<Arc<ReplayControl>>,
-    /// Bounds of catching up with what was recorded.
+    /// Limits for clients that catch up.
     pub catch_ups: CatchUps,
-    /// Positions of the ring that are read again in one turn, for all clients that come back.
+    /// Ring positions that are reread per turn, for all returning clients together.
     pub reread_per_turn: usize,
 }
 
-/// What a client may send and ask for.
+/// What a client may send and request.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimits {
     /// Symbols one connection may name.
     pub symbols_max: usize,
     /// Longest message of a client, bytes.
     pub frame_bytes_max: usize,
-    /// Parts that one message of a client may have.
+    /// Fragments that one message of a client may have.
     pub fragments_max: u32,
-    /// Control frames a second that a client may send.
+    /// Control frames that a client may send, per second.
     pub controls_per_s: u32,
-    /// Requests a second, and how many at once.
+    /// Requests that a client may send, per second and in one burst.
     pub ops_per_s: u32,
-    /// Steps of a turn that the requests of all clients, and what follows from them, may take.
+    /// Steps per turn for the requests of all clients, and for what follows from them.
     pub steps_per_turn_max: u32,
 }
 
-/// Periods and graces of a connection.
+/// Periods and grace times of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionTimes {
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: u64,
-    /// Milliseconds that a closing connection has to take what is queued.
+    /// How long a closing connection has to take what is queued, milliseconds.
     pub close_grace_ms: u64,
-    /// Milliseconds over which clients of a stopping gateway are asked to come back.
+    /// Time over which the clients of a stopping gateway are asked to spread their return, milliseconds.
     pub drain_spread_ms: u64,
-    /// Milliseconds after which the host of a client is dead that acknowledges nothing of what it was sent.
+    /// How long the host of a client may acknowledge nothing of what it was sent before it counts as dead,
+    /// milliseconds.
     pub dead_peer_ms: u64,
 }

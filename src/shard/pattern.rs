@@ -1,12 +1,12 @@
-//! What clients mean by a name, a wildcard or no symbols at all, when they speak of what they are subscribed to.
+//! Which subscriptions a request refers to, by a name, by a wildcard, or by no symbols at all.
 
 use super::holdings::{Holdings, Wildcard};
 use crate::model::instrument::Symbol;
 use crate::model::tick::Channel;
 use crate::protocol::Selector;
 
-/// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the policy, and its end is
-/// that of the subscription.
+/// What holds a subscription: the narrowest of the client's name, venue wildcard and `*` that matches it. The holder
+/// sets the policy, and the subscription ends with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Name,
@@ -15,7 +15,7 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    /// That of a channel of an instrument, which was asked for by name or not.
+    /// The holder of a subscription to this channel; `named`: the client requested it by name.
     pub(super) fn of(holdings: &Holdings, symbol: &Symbol, channel: Channel, named: bool) -> Self {
         let wildcard = || holdings.governing(symbol, channel);
         match named {
@@ -26,16 +26,16 @@ impl Holder {
     }
 }
 
-/// Which of a client's subscriptions a request means.
+/// Which of a client's subscriptions a request refers to.
 pub(super) enum Pattern {
-    /// It names no symbols: whatever there is.
+    /// The request names no symbols: all of them.
     Everything,
-    /// Those of a selector: a wildcard, or one symbol.
+    /// Those that a selector matches: a wildcard, or one symbol.
     Of(Selector),
 }
 
 impl Pattern {
-    /// Whether it stands for more than one symbol.
+    /// Whether it may match more than one symbol.
     pub(super) fn is_wide(&self) -> bool {
         match self {
             Self::Everything => true,
@@ -43,7 +43,7 @@ impl Pattern {
         }
     }
 
-    /// Whether it stands for this symbol.
+    /// Whether it matches this symbol.
     pub(super) fn means(&self, symbol: &Symbol) -> bool {
         match self {
             Self::Everything => true,
@@ -51,8 +51,7 @@ impl Pattern {
         }
     }
 
-    /// Whether it picks a client's subscription: it stands for the symbol, and nothing narrower that the client asked for
-    /// holds it.
+    /// Whether it picks a client's subscription: it matches the symbol, and nothing narrower holds the subscription.
     pub(super) fn picks(&self, symbol: &Symbol, holder: impl Fn() -> Holder) -> bool {
         let narrow_enough = || match self {
             Self::Of(Selector::Venue(_)) => holder() != Holder::Name,
@@ -70,7 +69,7 @@ impl Pattern {
         }
     }
 
-    /// As a client writes it.
+    /// The pattern as a client writes it.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Everything => "*".to_owned(),

@@ -1,5 +1,6 @@
-//! Pings that wait to be answered. A `pong` proves to a client that it was sent whatever the gateway had to send when its
-//! ping came. So what is in the ring at that moment goes first, and what waits for the client's window.
+//! Pings that wait to be answered. A `pong` proves to a client that it was sent all that the gateway had for it when
+//! its ping came. So the answer waits for the ticks that the ring holds at that moment, and for what the client's
+//! window holds back.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ const WITHHELD_MAX: usize = 256;
 
 /// A ping that waits.
 pub(super) struct Held {
-    /// The position of the ring up to which the shard has to have read.
+    /// The ring position that the shard has to reach first.
     until: u64,
     client: u32,
     serial: u64,
@@ -24,7 +25,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A ping of a client, with its name and payload, that came at this time when the ring had `until` ticks.
+    /// A ping of a client, with its `id` and payload. It came at `in_us`, when the ring ended at position `until`.
     pub(super) fn new(
         (client, serial): (u32, u64),
         (name, t): (Option<Id>, Option<Echo>),
@@ -39,7 +40,7 @@ impl Held {
         (self.client, self.serial)
     }
 
-    /// The client's name for it.
+    /// The `id` that the client gave it.
     pub(super) fn name(&self) -> Option<&Id> {
         self.name.as_ref()
     }
@@ -54,18 +55,18 @@ impl Held {
         self.in_us
     }
 
-    /// Whether the shard, which has read the ring up to `cursor`, has come to what was there when the ping came.
+    /// Whether the shard, which has read the ring up to `cursor`, has read all that it held when the ping came.
     fn is_read(&self, cursor: u64) -> bool {
         self.until <= cursor
     }
 }
 
-/// Pings that wait for the ring to be read, in the order in which they came, which is that of the ring.
+/// Pings that wait for the ring to be read, in order of arrival, which is also that of their ring positions.
 #[derive(Default)]
 pub(super) struct HeldPings(VecDeque<Held>);
 
 impl HeldPings {
-    /// Whether a ping need not wait, where the ring is read up to `cursor`.
+    /// Whether a ping need not wait, with the shard at `cursor`.
     pub(super) fn may_pass(&self, held: &Held, cursor: u64) -> bool {
         held.is_read(cursor) && self.0.is_empty()
     }
@@ -73,7 +74,7 @@ impl HeldPings {
     /// Has a ping wait.
     ///
     /// # Errors
-    /// It comes back where too many wait.
+    /// Returns the ping if too many wait.
     pub(super) fn push(&mut self, held: Held) -> Result<(), Held> {
         if self.0.len() >= HELD_MAX {
             return Err(held);
@@ -82,34 +83,35 @@ impl HeldPings {
         Ok(())
     }
 
-    /// The next one that has waited long enough.
+    /// Takes the next ping for which the ring is read.
     pub(super) fn next(&mut self, cursor: u64) -> Option<Held> {
         self.0.pop_front_if(|held| held.is_read(cursor))
     }
 
-    /// Whether there is such a one.
+    /// Whether there is such a ping.
     pub(super) fn has_next(&self, cursor: u64) -> bool {
         self.0.front().is_some_and(|held| held.is_read(cursor))
     }
 }
 
-/// Pings of one client that wait for what the client is sent before.
+/// Pings of one client that wait for what it is to be sent first.
 #[derive(Default)]
 pub(super) struct Pings {
-    /// Until it was sent what there is room for.
+    /// They wait until the client was sent what there is room for.
     dirty: Vec<Held>,
-    /// Until nothing has to be sent before them: each with the time, milliseconds of steady time, of which that is asked.
+    /// They wait until nothing older has to be sent. Each with the time when it was withheld, milliseconds of steady
+    /// time.
     #[expect(clippy::box_collection, reason = "there are very many connections, and most withhold none")]
     withheld: Option<Box<VecDeque<(u32, Held)>>>,
 }
 
 impl Pings {
-    /// A ping waits until the client was sent what there is room for.
+    /// Has a ping wait until the client was sent what there is room for.
     pub(super) fn push(&mut self, held: Held) {
         self.dirty.push(held);
     }
 
-    /// Takes those that waited for that.
+    /// Takes the pings that waited for that.
     pub(super) fn take(&mut self) -> Vec<Held> {
         std::mem::take(&mut self.dirty)
     }
@@ -122,7 +124,7 @@ impl Pings {
     /// Withholds a ping.
     ///
     /// # Errors
-    /// It comes back where too many are withheld.
+    /// Returns the ping if too many are withheld.
     pub(super) fn withhold(&mut self, since_ms: u32, held: Held) -> Result<(), Held> {
         let withheld = self.withheld.get_or_insert_default();
         if withheld.len() >= WITHHELD_MAX {
@@ -132,7 +134,7 @@ impl Pings {
         Ok(())
     }
 
-    /// The next withheld ping, unless what was there before it `waits`.
+    /// The next withheld ping, unless something older than it still `waits`.
     pub(super) fn next_withheld(&mut self, waits: impl Fn(u32) -> bool) -> Option<Held> {
         let withheld = self.withheld.as_mut()?;
         let next = withheld.pop_front_if(|(since_ms, _)| !waits(*since_ms));

@@ -1,8 +1,8 @@
-//! Where the ticks of each stream stand in the ring: an index of it, for sessions that resume.
+//! An index of the ring, for sessions that resume: the positions of each stream.
 //!
-//! It covers an unbroken range of positions, which grows at both ends in portions: upwards with what is published, and
-//! downwards as far back as the clients that come back were away. All sessions of a shard share it, so the ring is walked
-//! once, however many come back at once, and while none does there is no index.
+//! It covers a contiguous range of positions, which grows in portions at both ends: upwards as ticks are published,
+//! downwards as far as resuming clients were away. All sessions of a shard share it, so the ring is scanned once
+//! however many return together. While none does, there is no index.
 
 use std::collections::VecDeque;
 
@@ -11,14 +11,14 @@ use rustc_hash::FxHashMap;
 use crate::model::tick::{Body, Key, Tick};
 use crate::ring::TickRing;
 
-/// The index: 8 bytes a position of the ring, and what its tables take.
+/// The index: 8 bytes per covered position, plus its tables.
 #[derive(Debug, Default)]
 pub(super) struct Positions {
     /// The first position that it covers.
     low: u64,
-    /// The stream of each position from there on, so that what is written over is found in its lane.
+    /// The stream of each position from there on, by which an overwritten position is found in its lane.
     keys: VecDeque<Key>,
-    /// The positions of each stream, in order. A ring has fewer than 2^32, so the lower half identifies each.
+    /// The positions of each stream, in order. A ring has fewer than 2^32 slots, so the lower 32 bits identify each.
     lanes: FxHashMap<Key, VecDeque<u32>>,
 }
 
@@ -27,24 +27,24 @@ pub(super) struct Positions {
 pub(super) enum Cover {
     /// It does.
     Whole,
-    /// Not yet: there is more to look at than this turn has slots for.
+    /// Not yet: this turn has too few slots left to look at the rest.
     Later,
-    /// Never: the ring came round.
+    /// Never: the ring has overwritten it.
     Lost,
 }
 
 impl Positions {
-    /// Behind the last position that it covers.
+    /// One past the last position that it covers.
     fn high(&self) -> u64 {
         self.low + self.keys.len() as u64
     }
 
-    /// Whether there is none.
+    /// Whether it covers nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Takes in what was published, and leaves out what was written over. Each position takes one of the `slots`; `false`:
+    /// Adds what was published, and removes what was overwritten. Each position takes one of the `slots`; false if
     /// there are not enough of them.
     pub(super) fn follow(&mut self, ring: &TickRing, slots: &mut usize) -> bool {
         let (published, capacity) = (ring.published(), ring.capacity() as u64);
@@ -63,7 +63,7 @@ impl Positions {
             if !spend(slots) {
                 return false;
             }
-            // What the tail announces may not be in sight yet, or be written over at this moment: the next look shows.
+            // The slot may not be visible yet, or is being overwritten at this moment: the next call shows which.
             let position = self.high();
             let Some(key) = ring.key_at(position) else { return false };
             self.lanes.entry(key).or_default().push_back(position as u32);
@@ -72,8 +72,8 @@ impl Positions {
         true
     }
 
-    /// Looks back until it knows, of each stream in `told`, the tick behind that number, or all that the ring holds. Each
-    /// position takes one of the `slots`; `false`: there are not enough of them.
+    /// Extends the index downwards until it has, for each stream in `told`, the tick after that sequence number, or all
+    /// that the ring holds. Each position takes one of the `slots`; false if there are not enough of them.
     pub(super) fn reach(
         &mut self,
         ring: &TickRing,
@@ -91,7 +91,7 @@ impl Positions {
             if !spend(slots) {
                 return false;
             }
-            // Everything older was written over too.
+            // Everything older was overwritten, too.
             let Some(key) = self.take_lower(ring) else { break };
             let reached = |told: &u64| ring.at(self.low).is_some_and(|tick| first_of(&tick) <= *told + 1);
             if told.get(&key).is_some_and(reached) {
@@ -101,7 +101,7 @@ impl Positions {
         true
     }
 
-    /// Covers the positions `from..to`, which were published.
+    /// Extends the index to the positions `from..to`, which were published.
     pub(super) fn cover(&mut self, ring: &TickRing, from: u64, to: u64, slots: &mut usize) -> Cover {
         if !self.follow(ring, slots) && self.high() < to {
             return Cover::Later;
@@ -117,10 +117,11 @@ impl Positions {
         Cover::Whole
     }
 
-    /// Of a stream the first tick that it knows behind a number: its position, and the first number that it takes.
+    /// The first tick of a stream after sequence number `told` in the index: its position, and the first number that it
+    /// covers.
     pub(super) fn behind(&self, ring: &TickRing, key: Key, told: u64) -> Option<(u64, u64)> {
         let lane = self.lanes.get(&key)?;
-        // What was written over meanwhile is older than what was not.
+        // A tick that was overwritten meanwhile is older than those that were not.
         let is_old = |at: &u32| ring.at(self.position(*at)).is_none_or(|tick| tick.seq <= told);
         let position = self.position(*lane.get(lane.partition_point(is_old))?);
         Some((position, first_of(&ring.at(position)?)))
@@ -133,17 +134,17 @@ impl Positions {
         lane.get(at).map(|at| self.position(*at))
     }
 
-    /// Whether all positions from this one on, up to `to`, are known.
+    /// Whether it covers the positions `from..to`.
     pub(super) fn holds(&self, from: u64, to: u64) -> bool {
         from >= to || (self.low <= from && to <= self.high())
     }
 
-    /// Forgets everything, and gives back what it took.
+    /// Drops its contents, and frees their memory.
     pub(super) fn forget(&mut self) {
         *self = Self { low: self.low, ..Self::default() };
     }
 
-    /// A position by its lower half.
+    /// A position by its lower 32 bits.
     fn position(&self, at: u32) -> u64 {
         self.low + u64::from(at.wrapping_sub(self.low as u32))
     }
@@ -169,7 +170,7 @@ impl Positions {
     }
 }
 
-/// The first number that a tick takes.
+/// The first sequence number that a tick covers.
 pub(super) fn first_of(tick: &Tick) -> u64 {
     match tick.body {
         Body::Gap { from, .. } => from,
@@ -177,7 +178,7 @@ pub(super) fn first_of(tick: &Tick) -> u64 {
     }
 }
 
-/// Takes one of the slots; `false`: there is none left.
+/// Takes one of the slots; false if none is left.
 fn spend(slots: &mut usize) -> bool {
     match slots.checked_sub(1) {
         Some(left) => {

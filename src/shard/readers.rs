@@ -1,23 +1,23 @@
-//! The turns of the sessions that read again.
+//! The order in which rereading sessions have their turns.
 
-/// The sessions that read again, each with its serial. They are looked at in rounds.
+/// The rereading sessions, each with its serial. They are visited in rounds.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     sessions: Vec<(u32, u64)>,
-    /// How many of this round are still to be looked at: those in front.
+    /// How many of this round are still to be visited: the first ones of the list.
     left: usize,
-    /// One of this round, or that came during it, can go on at once.
+    /// A session that was visited in this round, or added during it, can continue at once.
     more: bool,
 }
 
 impl Readers {
-    /// Takes one in.
+    /// Adds a session.
     pub(super) fn push(&mut self, id: u32, serial: u64) {
         self.sessions.push((id, serial));
         self.more = true;
     }
 
-    /// One of them can go on: there is a round after this one.
+    /// Notes that a session can continue: another round follows.
     pub(super) fn wake(&mut self) {
         self.more = true;
     }
@@ -37,19 +37,19 @@ impl Readers {
         }
     }
 
-    /// The next of this round, which is then out of it.
+    /// The next session of this round.
     pub(super) fn next(&mut self) -> Option<(u32, u64)> {
         self.left = self.left.checked_sub(1)?;
         self.sessions.get(self.left).copied()
     }
 
-    /// The one that was [next](Self::next) reads no more.
+    /// Removes the session that [`next`](Self::next) has returned.
     pub(super) fn leave(&mut self) {
-        // What takes its place is behind those that are left of this round.
+        // The last one takes its place, which is after those left of this round.
         self.sessions.swap_remove(self.left);
     }
 
-    /// Whether some of them can go on.
+    /// Whether a session can continue.
     pub(super) fn can_go_on(&self) -> bool {
         self.left > 0 || self.more
     }

@@ -1,5 +1,5 @@
-//! What a session reads again: a resume the streams that it missed, a catch-up what was recorded, until it has come to where
-//! the shard reads.
+//! The rereading of a session: a resume rereads its streams from the ring, a catch-up what was recorded, until it
+//! reaches the position of the shard.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::net::{Addresses, ConnectionPermit};
 use crate::ring::TickRing;
 use crate::time::clock::MS;
 
-/// Bounds of catching up with what was recorded. Clones count the clients of an address together.
+/// Limits for clients that catch up. All clones share the counts per address.
 #[derive(Clone, Debug)]
 pub struct CatchUps {
     /// Clients of one shard at once.
     max: usize,
     /// Clients of one address at once, over all shards.
     per_address: usize,
-    /// For how long one may come no nearer to the present.
+    /// How long a client may come no nearer to the present.
     patience_ns: u64,
     addresses: Arc<Addresses>,
 }
 
 impl CatchUps {
-    /// At most `max` clients of a shard at once, and `per_address` of an address; one that comes no nearer to the present for
-    /// `patience_ms` milliseconds gives up its place.
+    /// At most `max` clients of a shard at once, and `per_address` of an address. A client that comes no nearer to the
+    /// present for `patience_ms` milliseconds loses its slot.
     pub fn new(max: usize, per_address: usize, patience_ms: u64) -> Self {
         Self { max, per_address, patience_ns: patience_ms * MS, addresses: Arc::default() }
     }
 
-    /// A place for a client of this address.
+    /// Takes a catch-up slot for a client of this address.
     ///
     /// # Errors
-    /// Which bound leaves no place.
+    /// The limit that leaves no slot.
     pub(super) fn place(&self, address: Option<IpAddr>, now_ns: u64) -> Result<Pursuit, &'static str> {
         let seat = address.map(|address| self.addresses.take(address, self.per_address));
         if let Some(None) = seat {
@@ -45,10 +45,10 @@ impl CatchUps {
         Ok(Pursuit { _seat: seat.flatten(), nearest: u64::MAX, since_ns: now_ns })
     }
 
-    /// Whether so many clients of a shard leave a place for one more.
+    /// Checks that a shard in which `others` clients catch up has a slot left.
     ///
     /// # Errors
-    /// The bound that does not.
+    /// The limit that leaves no slot.
     pub(super) fn has_place(&self, others: usize) -> Result<(), &'static str> {
         match others >= self.max {
             true => Err("too many clients are catching up: `[record] catch_ups_max`"),
@@ -57,52 +57,52 @@ impl CatchUps {
     }
 }
 
-/// A client's place for catching up, and its progress.
+/// The catch-up slot of a client, and its progress.
 #[derive(Debug)]
 pub(super) struct Pursuit {
-    /// Its address's; `None` for a client without one.
+    /// The slot of its address; `None` for a client without an address.
     _seat: Option<ConnectionPermit>,
-    /// How few ticks there ever were between it and the present; `u64::MAX` before that is known.
+    /// The fewest ticks that ever lay between it and the present; `u64::MAX` while unknown.
     nearest: u64,
-    /// Since when it has come no nearer, steady time.
+    /// When it last came nearer, steady time.
     since_ns: u64,
 }
 
-/// What a session reads again.
+/// What a session has still to reread.
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The next position.
     at: u64,
-    /// What it resumes: read by this, unless it catches up with something, too.
+    /// The streams that it resumes. They guide the reading, unless the session catches up as well.
     ways: Ways,
-    /// A time whose position has to be found first: from there it reads on, if that is earlier.
+    /// A time whose position has to be found first. Reading continues there, if that is earlier.
     seek: Option<u64>,
-    /// What the history was asked for: until it answers there is nothing to read.
+    /// What the history was asked for. Nothing is read until it answers.
     asked: Option<Want>,
-    /// What the history gave last.
+    /// The last block from the history.
     block: Option<Arc<Block>>,
-    /// Where streams begin.
+    /// Where each stream that it catches up with begins.
     beginnings: FxHashMap<Key, Beginning>,
-    /// The client is informed when it has caught up.
+    /// The client is sent `joined` when it has caught up.
     catches_up: bool,
-    /// Its place, where it may catch up.
+    /// Its catch-up slot, if it has one.
     pursuit: Option<Pursuit>,
-    /// Ticks, of whatever streams, that were kept nowhere.
+    /// Ticks of any stream that neither the ring nor the history held.
     missed: u64,
 }
 
-/// Why a reading stops.
+/// Why a session stops reading.
 pub(super) enum Stop {
-    /// It has come to where the shard reads.
+    /// It has reached the position of the shard.
     Joined,
-    /// There is no room, or it has had its share of the turn.
+    /// There is no room, or this turn has no positions left.
     Paused,
-    /// What is next is not in the ring, or is not known.
+    /// The next tick is not in the ring, or its position is not known.
     Lacking,
 }
 
 impl Reading {
-    /// One that reads from this position on.
+    /// A reading that starts at this position.
     pub(super) fn new(at: u64) -> Self {
         Self {
             at,
@@ -119,32 +119,32 @@ impl Reading {
 
     // ---- what it reads --------------------------------------------------------------------------------
 
-    /// It reads from this position on, or from where it does.
+    /// Goes back to this position, if that is earlier than the next one.
     pub(super) fn include(&mut self, position: u64) {
         self.at = self.at.min(position);
     }
 
-    /// It reads a stream from this tick of it on.
+    /// Has it read a stream from the tick at this position on.
     pub(super) fn read_from(&mut self, key: Key, position: u64) {
         self.ways.push(key, position);
     }
 
-    /// It reads what there is of a stream from this position on, where it may have no tick.
+    /// Has it read a stream from this position on, where the stream need not have a tick.
     pub(super) fn read_behind(&mut self, key: Key, position: u64) {
         self.ways.push_behind(key, position);
     }
 
-    /// It reads what was recorded of a stream. States, which are sent as they are when it has caught up, have no beginning.
+    /// Has it read what was recorded of a stream. States have no beginning: the newest is sent when it has caught up.
     pub(super) fn read_since(&mut self, key: Key, beginning: Beginning) {
         self.catches_up = true;
         if let Some(first) = self.ways.first() {
-            // What resumes is read by position, too, from now on.
+            // The streams that it resumes are read position by position, too, from now on.
             self.include(first);
         }
         if key.channel().is_some() {
             let from_ns = beginning.since_ns();
             self.seek = Some(self.seek.map_or(from_ns, |ns| ns.min(from_ns)));
-            // It may be sent back.
+            // It may have to go back.
             if let Some(pursuit) = &mut self.pursuit {
                 pursuit.nearest = u64::MAX;
             }
@@ -157,22 +157,22 @@ impl Reading {
         self.beginnings.get(&key)
     }
 
-    /// Whether it catches up with what was recorded: the client is informed when that is done.
+    /// Whether it catches up: then the client is sent `joined` at the end.
     pub(super) fn catches_up(&self) -> bool {
         self.catches_up
     }
 
-    /// The client is informed when it has caught up.
+    /// The client is sent `joined` when it has caught up.
     pub(super) fn announce(&mut self) {
         self.catches_up = true;
     }
 
-    /// Whether it has a place for catching up.
+    /// Whether it has a catch-up slot.
     pub(super) fn has_place(&self) -> bool {
         self.pursuit.is_some()
     }
 
-    /// Gives it a place for catching up.
+    /// Gives it a catch-up slot.
     pub(super) fn take_place(&mut self, pursuit: Pursuit) {
         self.pursuit = Some(pursuit);
     }
@@ -184,7 +184,7 @@ impl Reading {
         self.at
     }
 
-    /// The next position is this one.
+    /// Sets the next position.
     pub(super) fn set_at(&mut self, position: u64) {
         self.at = position;
     }
@@ -194,12 +194,12 @@ impl Reading {
         &mut self.ways
     }
 
-    /// Ticks, of whatever streams, that were kept nowhere.
+    /// Ticks of any stream that neither the ring nor the history held.
     pub(super) fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// So many ticks more were kept nowhere.
+    /// Adds ticks that neither the ring nor the history held.
     pub(super) fn misses(&mut self, ticks: u64) {
         self.missed += ticks;
     }
@@ -222,13 +222,13 @@ impl Reading {
         self.block.take_if(|block| block.end() == self.at);
     }
 
-    /// What comes before this position is kept nowhere.
+    /// Skips to this position. What lies before it counts as missed.
     pub(super) fn skip_to(&mut self, position: u64) {
         self.misses(position.saturating_sub(self.at));
         self.at = self.at.max(position);
     }
 
-    /// Gives up what was not read yet: the rest, up to `cursor`, counts as missed.
+    /// Skips the rest, up to `cursor`, which counts as missed.
     pub(super) fn give_up(&mut self, cursor: u64) {
         if !self.is_found() {
             self.at = 0;
@@ -236,12 +236,12 @@ impl Reading {
         self.skip_to(cursor);
     }
 
-    /// Whether it is known where it reads: first the time that it begins with has to be found.
+    /// Whether its position is known: the time that it begins with may still have to be found.
     fn is_found(&self) -> bool {
         self.seek.is_none() && !matches!(self.asked, Some(Want::Since(_)))
     }
 
-    /// Whether it has come no nearer to the present, which is at `cursor`, for as long as it may.
+    /// Whether it has come no nearer to the present, which is at `cursor`, for as long as `bounds` allow.
     pub(super) fn is_late(&mut self, cursor: u64, bounds: &CatchUps, now_ns: u64) -> bool {
         let ahead = if self.is_found() { cursor.saturating_sub(self.at) } else { u64::MAX };
         let Some(pursuit) = &mut self.pursuit else { return false };
@@ -253,12 +253,12 @@ impl Reading {
 
     // ---- the history ----------------------------------------------------------------------------------
 
-    /// Whether it has to seek a time before it reads on.
+    /// Whether a time has to be found before it reads on.
     pub(super) fn seeks(&self) -> bool {
         self.seek.is_some()
     }
 
-    /// What it needs of the history.
+    /// What it has to ask the history for.
     pub(super) fn want(&self) -> Want {
         self.seek.map_or(Want::At(self.at), Want::Since)
     }
@@ -268,13 +268,13 @@ impl Reading {
         self.asked
     }
 
-    /// The history was asked for what it needs.
+    /// Notes that the history was asked for this.
     pub(super) fn ask(&mut self, want: Want) {
         (self.asked, self.seek) = (Some(want), None);
     }
 
-    /// Takes what the history has found, where the shard reads at `cursor`. How many ticks it holds then, and
-    /// whether there may be more to read.
+    /// Takes an answer of the history, with the shard at `cursor`. Returns how many ticks its block has, and whether
+    /// there may be more to read.
     pub(super) fn answered(&mut self, want: Want, found: Found, cursor: u64) -> (usize, bool) {
         self.asked = None;
         let mut goes_on = true;
@@ -284,12 +284,12 @@ impl Reading {
                 self.include(at);
                 self.block = block;
             }
-            // It was sent back meanwhile, and asks again.
+            // It went back meanwhile, and asks again.
             (Want::At(position), _) if position != self.at => {}
-            // The shard may be behind the history: what it has still to send is not missing.
+            // The shard may be behind the history: what it has still to read from the ring is not missing.
             (_, Found::Hole(upto)) => self.skip_to(upto.min(cursor)),
             (want, Found::Gone) => {
-                // Where it would have begun is not known any more.
+                // Its first position can no longer be found.
                 let from = if matches!(want, Want::Since(_)) { 0 } else { self.at };
                 self.misses(cursor.saturating_sub(from));
                 self.at = cursor;

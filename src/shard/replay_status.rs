@@ -1,4 +1,4 @@
-//! Where the replay is, as the clients of a shard are shown it.
+//! The status of the replay, as a shard sends it to its clients.
 
 use crate::replay_control::ReplayControl;
 use crate::text::json;
@@ -13,7 +13,7 @@ pub(super) struct ReplayStatus {
 }
 
 impl ReplayStatus {
-    /// The number of this status.
+    /// The version of this status; 0 before the first.
     #[inline]
     pub(super) fn version(&self) -> u64 {
         self.version
@@ -24,16 +24,16 @@ impl ReplayStatus {
         &self.text
     }
 
-    /// Whether the replay shows a newer one.
+    /// Whether the replay has published a newer status.
     pub(super) fn is_old(&self, control: Option<&ReplayControl>) -> bool {
         control.is_some_and(|control| control.version() != self.version)
     }
 
-    /// Takes up what the replay shows. False while the shard, which has read the ring up to `cursor`, has ticks to send
-    /// that come first.
+    /// Takes the status that the replay has published. False while the shard, which has read the ring up to `cursor`,
+    /// has ticks to send that precede it.
     pub(super) fn update(&mut self, control: Option<&ReplayControl>, cursor: u64) -> bool {
         let Some(control) = control else { return false };
-        // Before what it counts, so that nothing is missed.
+        // Read before the status, so that no change is missed.
         let version = control.version();
         let Some(shown) = control.shown().filter(|shown| shown.published <= cursor) else {
             return false;

@@ -1,4 +1,4 @@
-//! What the operator sees of the clients of a shard.
+//! Reports on the clients of a shard, for the operator.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::latency::CoarseFigures;
 /// What clients are sorted by, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SortBy {
-    /// How long the oldest of what waits has waited.
+    /// How long the oldest waiting data has waited.
     Behind,
     /// Bytes that wait.
     Queued,
@@ -21,14 +21,14 @@ pub enum SortBy {
     Dropped,
     /// Ticks sent.
     Sent,
-    /// What the whole way of its ticks took: the 99th percentile, then the mean.
+    /// Total latency of its ticks: the 99th percentile, then the mean.
     Latency,
-    /// When it came, the latest first.
+    /// When it connected, the latest first.
     Since,
 }
 
 impl SortBy {
-    /// Each with its word.
+    /// Each with its name in a query.
     pub const ALL: [(&'static str, Self); 7] = [
         ("behind", Self::Behind),
         ("queued", Self::Queued),
@@ -40,11 +40,11 @@ impl SortBy {
     ];
 }
 
-/// Where a client stands among all of a gateway, the worst first. What clients are sorted by may move between two reports,
-/// but for [`SortBy::Since`].
+/// The rank of a client among all of a gateway, the worst first. It may change between two reports, except by
+/// [`SortBy::Since`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Standing {
-    /// What they are sorted by, the greatest first.
+    /// The value that clients are sorted by, the greatest first.
     weight: Reverse<u64>,
     shard: usize,
     /// Its serial in that shard.
@@ -52,7 +52,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// That of a client of a shard: the greater its weight, the worse.
+    /// The rank of a client of a shard: the greater its weight, the worse.
     pub(super) fn new(weight: u64, shard: usize, serial: u64) -> Self {
         Self { weight: Reverse(weight), shard, serial }
     }
@@ -86,22 +86,22 @@ impl FromStr for Standing {
     }
 }
 
-/// Which clients a report is of.
+/// Which clients a report lists.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportQuery {
     /// What they are sorted by.
     pub sort: SortBy,
-    /// So many at most, of each shard.
+    /// How many to list at most, of each shard.
     pub limit: usize,
-    /// Those that stand behind this, if it is given.
+    /// Only those that rank after this, if given.
     pub after: Option<Standing>,
 }
 
-/// One client. Over its subscriptions to channels, those that have ended included, `offered = sent + merged + dropped +
+/// The row of one client. Over its subscriptions to channels, ended ones included, `offered = sent + merged + dropped +
 /// lost + pending`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClientRow {
-    /// Where it stands among the rows; not shown.
+    /// Its rank among the rows; not shown.
     #[serde(skip)]
     pub standing: Standing,
     /// The shard that serves it.
@@ -110,38 +110,38 @@ pub struct ClientRow {
     pub session: Box<str>,
     /// Where it connected from.
     pub peer: Option<String>,
-    /// When it came, microseconds since the Unix epoch.
+    /// When it connected, microseconds since the Unix epoch.
     pub since: u64,
     /// `live`, `shedding` or `closing`.
     pub state: &'static str,
-    /// The level it was sent last.
+    /// The back-pressure level that it was sent last.
     pub level: &'static str,
-    /// For how long the oldest of what waits has waited.
+    /// How long the oldest waiting data has waited, milliseconds.
     pub behind_ms: u64,
     /// Bytes that wait in the gateway.
     pub queued_bytes: usize,
-    /// Bytes that the kernel holds and the client's has not acknowledged.
+    /// Bytes that the kernel holds and the client's host has not acknowledged.
     pub kernel_unsent_bytes: u64,
-    /// Symbols and channels it is subscribed to.
+    /// Its subscriptions, one per symbol and channel.
     pub subscriptions: usize,
-    /// Numbers that there were on its subscriptions.
+    /// Sequence numbers offered on its subscriptions.
     pub offered: u64,
     /// Sent by a message of their own.
     pub sent: u64,
-    /// Stood for by a newer one.
+    /// Merged into a newer one.
     pub merged: u64,
-    /// Named by a gap because it was slow or away, or the gateway slow.
+    /// Named by a gap because the client was slow or away, or the gateway was slow.
     pub dropped: u64,
     /// Named by a gap because the feed lost them.
     pub lost: u64,
     /// Not accounted for yet.
     pub pending: u64,
-    /// What it felt: what the way of its ticks took, from `rx` until the kernel had the frame, what its own socket kept waiting
-    /// counted, since it came; none before the first that was measured.
+    /// Total latency of its ticks since it connected, from `rx` until the kernel had the frame, waits for its own
+    /// socket included; `None` before the first measurement.
     pub total: Option<CoarseFigures>,
 }
 
-/// A report in the making.
+/// A report that is being written.
 pub(super) struct Report {
     /// The clients whose rows are still to be written, the worst last.
     worst: Vec<(Standing, u32)>,
@@ -149,9 +149,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// One of these clients, at most `limit`, the worst first.
+    /// A report on the worst of these clients, at most `limit`, the worst first.
     pub(super) fn of(mut clients: Vec<(Standing, u32)>, limit: usize) -> Self {
-        // Most of very many need not be put in order.
+        // Only those that are listed need to be sorted.
         if clients.len() > limit {
             clients.select_nth_unstable(limit);
             clients.truncate(limit);

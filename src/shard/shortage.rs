@@ -1,5 +1,5 @@
-//! The memory of a shard's clients, and what they give back where it is short: outboxes hold little of their own, and slow
-//! clients give back what they hold, those that hold most first. A client that keeps up loses nothing by it, unless all
+//! The memory of a shard's clients, and how it is reclaimed when it is short: outboxes are bounded more tightly, and
+//! the queues of slow clients are taken back, the largest first. A client that keeps up loses nothing, unless all
 //! memory is in use.
 
 use std::collections::VecDeque;
@@ -13,52 +13,52 @@ use crate::protocol::{Id, frame};
 use crate::session::{Buffers, Ledger, Subscription};
 use crate::system::memory::{Memory, MemoryDemand, MemoryLevel, REFUSAL, RETRY_AFTER_MS};
 
-/// The code of the error that answers what is refused for want of memory.
+/// The code of the error for a request that is refused because memory is short.
 pub(super) const SHORT_OF_MEMORY: &str = "short_of_memory";
-/// What an outbox may hold of its own while memory is short: a moment of a client that keeps up, and a portion of what it
-/// has to catch up with. When memory is critical, nothing but a message.
+/// What an outbox may hold outside the frame ring once the shard's share of memory is used, bytes: enough for a client
+/// that keeps up, or for a portion of a recovery. When memory is critical: one message.
 const OWN_BYTES_MAX: usize = 16_384;
-/// Subscriptions that take fewer bytes are made without asking.
+/// Subscriptions that take fewer bytes are made without claiming memory.
 const ASKED_BYTES_MIN: u64 = 1 << 16;
-/// What a subscription to one stream takes: its row, its place, and its turn while it waits for room. Tables grow by
-/// doubling, so half as much again.
+/// Bytes of a subscription to one stream: its entry in the directory, its place, and its entry in a queue while it is
+/// dirty. Tables grow by doubling, hence half as much again.
 const SUBSCRIPTION_BYTES: u64 = (size_of::<Subscription>() + 2 * size_of::<(Key, u32)>()) as u64 * 3 / 2;
 
-/// What a shard is to give back, bytes.
+/// How much memory a shard has to free, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relief {
-    /// By slow clients, out of their outboxes: gaps or newer values report what they miss.
+    /// From the outboxes of slow clients: gaps or newer values stand for what they miss.
     pub shed_bytes: u64,
-    /// By slow clients that are cut.
+    /// By cutting slow clients.
     pub cut_bytes: u64,
-    /// By clients that are cut though they keep up: those that hold very much.
+    /// By cutting clients that keep up but hold very much.
     pub large_bytes: u64,
 }
 
-/// What a client gives back.
+/// What is reclaimed from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gives {
-    /// What is queued for it: gaps or newer values report what it misses.
+    /// Its queue: gaps or newer values stand for what it misses.
     Queue,
-    /// Everything: it is disconnected.
+    /// Everything: it is cut.
     Everything,
 }
 
 /// The memory of a shard's clients.
 pub(super) struct Shortage {
     memory: Arc<Memory>,
-    /// The measurement at which outboxes were bounded last.
+    /// The number of the measurement by which outboxes were last bounded.
     sample: u64,
-    /// What the kernel holds for the clients that are watched, as far as this round has come.
+    /// Bytes that the kernel holds for watched clients, summed over this round so far.
     unacked_bytes: u64,
-    /// A watched client is judged: what the kernel holds for it counts.
+    /// The next client that is judged belongs to this round: its bytes count.
     counts_next: bool,
-    /// The clients that give something back, one a turn.
+    /// The clients from which memory is reclaimed, one per turn.
     giving: VecDeque<(u32, u64, Gives)>,
 }
 
 impl Shortage {
-    /// Keeps to this bound.
+    /// A shard under this bound: joins those that share it.
     pub(super) fn new(memory: Arc<Memory>) -> Self {
         memory.join();
         Self { memory, sample: 0, unacked_bytes: 0, counts_next: false, giving: VecDeque::new() }
@@ -66,21 +66,21 @@ impl Shortage {
 
     // ---- taking ---------------------------------------------------------------------------------------
 
-    /// Whether there is so little memory that this is refused.
+    /// Whether this is refused because memory is short.
     pub(super) fn refuses(&self, asked: MemoryDemand) -> bool {
         self.memory.refuses(asked)
     }
 
-    /// Whether there is memory for a request: for subscriptions to so many instruments on so many channels.
+    /// Whether there is memory to subscribe to this many instruments on this many channels.
     pub(super) fn has_room_for(&self, instruments: u64, channels: usize) -> bool {
-        // The state of each, too.
+        // And to the state of each.
         let subscriptions = instruments * (channels as u64 + 1);
         let bytes = subscriptions * SUBSCRIPTION_BYTES;
         bytes < ASKED_BYTES_MIN || self.memory.grants(MemoryDemand::Subscription, bytes)
     }
 
-    /// Bounds what outboxes may hold, after each measurement: this shard's share of what is spare more than they do. Beyond
-    /// that each holds little that is not in the frame ring.
+    /// After each measurement, bounds what outboxes may hold: what they hold now plus this shard's share of the spare
+    /// memory. Beyond that, each may hold little outside the frame ring.
     pub(super) fn bound(&mut self, buffers: &Buffers) {
         let newest = self.memory.samples();
         if newest != self.sample {
@@ -92,7 +92,7 @@ impl Shortage {
         }
     }
 
-    /// Makes the frame ring longer, if it may be and there is memory for it.
+    /// Lengthens the frame ring, if it may grow and there is memory for it.
     #[cold]
     pub(super) fn lengthen_frame_ring(&self, buffers: &Buffers) -> bool {
         let next = buffers.next_frame_ring_bytes();
@@ -101,17 +101,17 @@ impl Shortage {
 
     // ---- what the kernel holds ------------------------------------------------------------------------
 
-    /// Watched clients are looked at from the first on.
+    /// Begins a round over the watched clients.
     pub(super) fn begin_round(&mut self) {
         self.unacked_bytes = 0;
     }
 
-    /// The client that is judged next is one of this round.
+    /// Notes that the next client that is judged belongs to this round.
     pub(super) fn count_next(&mut self) {
         self.counts_next = true;
     }
 
-    /// A client is judged, for which the kernel holds so many bytes.
+    /// Counts the bytes that the kernel holds for a judged client, if it belongs to this round.
     pub(super) fn count(&mut self, unacked: u64) {
         if std::mem::take(&mut self.counts_next) {
             self.unacked_bytes += unacked;
@@ -125,22 +125,22 @@ impl Shortage {
 
     // ---- giving back ----------------------------------------------------------------------------------
 
-    /// Drops what was chosen to be given back, and was not yet.
+    /// Drops the clients that were chosen and have not given back yet.
     pub(super) fn choose_anew(&mut self) {
         self.giving.clear();
     }
 
-    /// Has a client give something back in one of the next turns.
+    /// Chooses a client that gives memory back in one of the next turns.
     pub(super) fn choose(&mut self, id: u32, serial: u64, gives: Gives) {
         self.giving.push_back((id, serial, gives));
     }
 
-    /// The next client that gives something back.
+    /// Takes the next client that gives memory back.
     pub(super) fn next_giving(&mut self) -> Option<(u32, u64, Gives)> {
         self.giving.pop_front()
     }
 
-    /// Whether some are left that give something back.
+    /// Whether chosen clients are left.
     pub(super) fn has_giving(&self) -> bool {
         !self.giving.is_empty()
     }
@@ -158,23 +158,23 @@ impl Drop for Shortage {
     }
 }
 
-/// The error that answers what is refused for want of memory.
+/// The error for a request that is refused because memory is short.
 pub(super) fn short_of_memory(name: Option<&Id>) -> serde_json::Value {
     let mut error = json::error(name, SHORT_OF_MEMORY, REFUSAL, true);
     error["retry_after_ms"] = RETRY_AFTER_MS.into();
     error
 }
 
-/// Contents of frames taken back.
+/// The contents of queued frames that are taken back.
 pub(super) struct TakenBack<'a> {
-    /// The first number of each stream.
+    /// The first sequence number of each stream.
     firsts: FxHashMap<(&'a str, Stream), u64>,
     bytes: usize,
     counts: Ledger,
 }
 
 impl<'a> TakenBack<'a> {
-    /// The updates behind everything else that is queued: answers and snapshots stay, and so does what is before them.
+    /// The updates at the end of a queue: answers and snapshots stay, and so does what is before them.
     pub(super) fn of(mut queued: &'a [u8]) -> Self {
         let mut taken = Self { firsts: FxHashMap::default(), bytes: 0, counts: Ledger::default() };
         while !queued.is_empty() {
@@ -191,17 +191,17 @@ impl<'a> TakenBack<'a> {
         taken
     }
 
-    /// How many bytes that are.
+    /// Their size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How they were counted.
+    /// How they were counted in the ledger.
     pub(super) fn counts(&self) -> Ledger {
         self.counts
     }
 
-    /// The first number of each stream.
+    /// The first sequence number of each stream.
     pub(super) fn firsts(&self) -> impl Iterator<Item = (&'a str, Stream, u64)> {
         self.firsts.iter().map(|((symbol, stream), first)| (*symbol, *stream, *first))
     }

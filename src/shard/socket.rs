@@ -1,4 +1,4 @@
-//! The socket of a client, as a shard uses it, and what a client's connection is known by.
+//! The socket of a client, as a shard uses it, and what identifies a client.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -7,28 +7,29 @@ use crate::net::Peer;
 
 /// A client's socket, as a shard uses it. Tests have their own.
 pub trait Socket {
-    /// Writes as much as the kernel takes now, of at least one slice.
+    /// Writes as much as the kernel takes now, from one or more of the slices.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when it takes nothing; anything else ends the connection.
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Writes though the socket holds as much unsent as it may: what comes last, and what a slow client has to know.
+    /// Writes even if the socket has reached its limit of unsent bytes. For last frames, and for what a slow client has
+    /// to know.
     ///
     /// # Errors
-    /// As [`write`](Self::write), when even the kernel has no room.
+    /// As [`write`](Self::write), if the kernel buffer itself is full.
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// What the kernel knows of the other side; `None` where the system does not report it.
+    /// What the kernel knows of the peer; `None` where the system does not report it.
     fn peer(&self) -> Option<Peer>;
 
-    /// Bytes it took that the other side has not acknowledged; 0 where the system does not report it.
+    /// Bytes that the kernel took and the peer has not acknowledged; 0 where the system does not report it.
     fn unacked(&self) -> u64;
 
-    /// Something happened to the session that its driver has to look at: see [`Sessions::wants`](super::Sessions::wants).
+    /// Wakes the driver, because what the session [wants](super::Sessions::wants) may have changed.
     fn kick(&self);
 
-    /// Prefetches what a write reads. The sum it returns means nothing.
+    /// Prefetches what a write reads. The returned value has no meaning.
     fn prefetch(&self) -> usize {
         0
     }
@@ -50,6 +51,6 @@ pub struct Wants {
     pub read: bool,
     /// The socket took nothing: wait until it can be written to.
     pub write: bool,
-    /// Everything is out and nothing more will come, or the socket failed: end it.
+    /// End the connection: everything is sent and nothing more will come, or the socket has failed.
     pub end: bool,
 }

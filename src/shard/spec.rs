@@ -6,20 +6,20 @@ use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Channel, State};
 use crate::protocol::DeliveryPolicy;
 
-/// A channel of an instrument as a session wants it.
+/// How a session subscribes to a channel of an instrument.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SubscribeSpec<'a> {
     channel: Channel,
     policy: DeliveryPolicy,
-    /// It is asked for by its name.
+    /// The client requested it by name.
     named: bool,
-    /// Where it begins, unless the plan knows better.
+    /// Where it begins, unless the plan says otherwise.
     start: StartAt,
     plan: Option<&'a Plan>,
 }
 
 impl<'a> SubscribeSpec<'a> {
-    /// A channel with this policy, `named` or by a wildcard, which begins where the plan says, or else there.
+    /// A channel with this policy, `named` or by a wildcard. It begins where the plan says, or else at `start`.
     pub(super) fn new(
         channel: Channel,
         policy: DeliveryPolicy,
@@ -30,7 +30,7 @@ impl<'a> SubscribeSpec<'a> {
         Self { channel, policy, named, start, plan }
     }
 
-    /// A channel of an instrument of which nothing was sent yet: it is sent from its first number on.
+    /// A channel of a newly listed instrument: it is sent from its first sequence number on.
     pub(super) fn of_new(channel: Channel, policy: DeliveryPolicy, named: bool) -> Self {
         Self::new(channel, policy, named, StartAt::FromFirst, None)
     }
@@ -50,18 +50,18 @@ impl<'a> SubscribeSpec<'a> {
         self.policy
     }
 
-    /// Whether it is asked for by its name.
+    /// Whether the client requested it by name.
     pub(super) fn is_named(&self) -> bool {
         self.named
     }
 
-    /// Where it begins on an instrument, the shard having read the ring up to `cursor`.
+    /// Where it begins on an instrument, with the shard at `cursor`.
     pub(super) fn start_of(&self, instrument: InstrumentId, cursor: u64) -> StartAt {
         self.plan.and_then(|plan| plan.start(instrument, cursor)).unwrap_or(self.start)
     }
 
-    /// Where the state of an instrument begins. The session has the channel already, or not; its answer `showed` a state;
-    /// clients are shown the state `now`, of this number.
+    /// Where the state of an instrument begins. `had`: the session has the channel already. `showed`: the state in the
+    /// answer. `now`: the state that clients are shown now, with its number.
     pub(super) fn start_of_state(
         &self,
         instrument: InstrumentId,
@@ -69,15 +69,15 @@ impl<'a> SubscribeSpec<'a> {
         showed: Option<State>,
         (now, number): (State, u64),
     ) -> StartAt {
-        // What is there already goes on as it is, and the answer shows its state.
+        // A subscription that exists already continues as it is, and the answer shows its state.
         let plan = self.plan.filter(|_| !had);
         let goes_on = plan.is_some_and(|plan| plan.start(instrument, cursor).is_some());
         let showed = showed.filter(|_| self.named || !goes_on);
-        // It is not called live before its prices are.
+        // The state is not live before the prices are.
         if let Some(past) = plan.and_then(Plan::past) {
             return StartAt::Past(past.beginning());
         }
-        // It may change at any moment: what is not shown has another number.
+        // A state that has changed since the answer is sent as a snapshot.
         match self.start {
             StartAt::FromFirst => StartAt::FromFirst,
             _ if showed == Some(now) => StartAt::After(number),

@@ -5,23 +5,23 @@
 pub(super) struct Beginning {
     /// With the first tick that was received then or later, nanoseconds since the Unix epoch.
     from_ns: u64,
-    /// With the last value, once it has caught up, if there was no such tick.
+    /// If there is no such tick: with the last value, once it has caught up.
     snapshot: bool,
 }
 
 impl Beginning {
-    /// Begins with what was received at this time or later, nanoseconds since the Unix epoch; if there was nothing, with a
-    /// `snapshot`, or with whatever comes next.
+    /// Begins with the first tick received at this time or later, nanoseconds since the Unix epoch; if there is none,
+    /// with a `snapshot`, or with whatever comes next.
     pub(super) fn new(from_ns: u64, snapshot: bool) -> Self {
         Self { from_ns, snapshot }
     }
 
-    /// When that was received, nanoseconds since the Unix epoch.
+    /// The earliest receive time, nanoseconds since the Unix epoch.
     pub(super) fn since_ns(&self) -> u64 {
         self.from_ns
     }
 
-    /// Whether the last value stands for ticks that there were none of.
+    /// Whether the last value is sent if there is no such tick.
     pub(super) fn snapshot(&self) -> bool {
         self.snapshot
     }
@@ -32,18 +32,18 @@ impl Beginning {
 pub(super) enum StartAt {
     /// With the last value, marked `snap`.
     Snapshot,
-    /// Behind the newest number there is.
+    /// After the newest sequence number.
     FromHere,
-    /// With the first number: the instrument was listed after the client asked for it.
+    /// With the first sequence number: the instrument was listed after the client requested it.
     FromFirst,
-    /// Behind this number, which is the newest but for what the ring still brings.
+    /// After this sequence number, which is the newest but for ticks that the shard has not read yet.
     After(u64),
-    /// Behind this number, with what is newest now.
+    /// After this sequence number, with the newest value.
     Newest(u64),
-    /// Behind this number, with what the ring holds from this position on.
+    /// After this sequence number, with what the ring holds from this position on.
     Ring(u64, u64),
-    /// Behind this number, with what the shard has read since it was at this position.
+    /// After this sequence number, with what the shard has read since it was at this position.
     Behind(u64, u64),
-    /// With what was recorded.
+    /// With recorded ticks.
     Past(Beginning),
 }

@@ -1,10 +1,10 @@
-//! What a turn of a shard may do for requests, counted: so its length is bounded, whatever clients ask for.
+//! The steps of a turn: a budget for the work of requests, which bounds a turn whatever clients request.
 
 /// The fewest steps that a turn may have.
 pub const STEPS_MIN: u32 = 64;
 
-/// Steps of a turn. One is a symbol that is looked up, a subscription that is made, changed, ended or sent what it lacks,
-/// or some bytes of a message that are read: some 100 ns to 1 µs each.
+/// The step budget of a turn. A step is a symbol that is looked up, a subscription that is made, changed, ended or
+/// recovered, or some bytes of a message: some 100 ns to 1 µs each.
 #[derive(Debug)]
 pub(super) struct Steps {
     max: u32,
@@ -12,37 +12,36 @@ pub(super) struct Steps {
     left: u32,
     /// Left of what one session may take before others have their turn.
     slice: u32,
-    /// Nothing of it was taken yet.
+    /// No step of this slice was taken yet.
     fresh: bool,
-    /// Taken, since the shard began.
+    /// Steps taken since the shard began.
     taken: u64,
 }
 
 impl Steps {
-    /// So many a turn, at least [`STEPS_MIN`].
+    /// A budget of `max` steps per turn, at least [`STEPS_MIN`].
     pub(super) fn new(max: u32) -> Self {
         let max = max.max(STEPS_MIN);
         Self { max, left: max, slice: max, fresh: true, taken: 0 }
     }
 
-    /// A turn begins.
+    /// Begins a turn.
     pub(super) fn begin_turn(&mut self) {
         self.left = self.max;
         self.end_slice();
     }
 
-    /// One session takes steps from here on: an eighth of a turn's at most, unless one piece of work takes more.
+    /// Begins the slice of one session: at most an eighth of a turn, unless its first piece of work takes more.
     pub(super) fn begin_slice(&mut self) {
         (self.slice, self.fresh) = (self.max / 8, true);
     }
 
-    /// What follows is no session's alone.
+    /// Ends the slice: what follows belongs to no single session.
     pub(super) fn end_slice(&mut self) {
         (self.slice, self.fresh) = (self.max, true);
     }
 
-    /// Takes steps for one piece of work, if they are left; what needs more than three eighths of a turn takes that much.
-    /// False: later.
+    /// Takes steps for one piece of work, at most three eighths of a turn. False if too few are left: the work waits.
     pub(super) fn take(&mut self, steps: usize) -> bool {
         let steps = u32::try_from(steps).unwrap_or(u32::MAX).min(self.max / 8 * 3);
         if steps > self.left || (steps > self.slice && !self.fresh) {
@@ -55,27 +54,28 @@ impl Steps {
         true
     }
 
-    /// As [`take`](Self::take), where the other half of the turn is to be left: for work that is no client's.
+    /// As [`take`](Self::take), only while more than half of the turn is left: for work that no session pays for.
     pub(super) fn take_of_half(&mut self, steps: usize) -> bool {
         self.left > self.max / 2 && self.take(steps)
     }
 
-    /// As [`take`](Self::take), where a quarter of the turn is to be left: for work that holds up the ring until it is done.
+    /// As [`take`](Self::take), only while more than a quarter of the turn is left: for work that blocks reading the
+    /// ring.
     pub(super) fn take_most(&mut self, steps: usize) -> bool {
         !self.are_few() && self.take(steps)
     }
 
-    /// A quarter or less is left of this turn.
+    /// Whether a quarter or less of this turn is left.
     pub(super) fn are_few(&self) -> bool {
         self.left <= self.max / 4
     }
 
-    /// None are left in this turn.
+    /// Whether no steps of this turn are left.
     pub(super) fn are_spent(&self) -> bool {
         self.left == 0
     }
 
-    /// Taken, since the shard began.
+    /// Steps taken since the shard began.
     pub(super) fn taken(&self) -> u64 {
         self.taken
     }

@@ -1,8 +1,8 @@
-//! What a shard knows of its surroundings: whether its feed stands, steps of the wall clock, and whether the shard itself
-//! could not run for a while.
+//! What a shard knows of its surroundings: whether the feed is stalled, steps of the wall clock, and whether the shard
+//! itself could not run for a while.
 //!
-//! The deadlines of clients need nothing of that: they go by the shard's own steady time, which stood still meanwhile
-//! (`Clock::of_thread`).
+//! The deadlines of clients need none of this: they use the shard's own steady time, which stands still while the shard
+//! cannot run (`Clock::of_thread`).
 
 use std::sync::Arc;
 
@@ -10,23 +10,24 @@ use crate::model::tick::{Body, GapCause, State, Tick};
 use crate::system::pulse::Pulse;
 use crate::time::clock::{Clock, MS, Now, SECOND};
 
-/// How long after a shard could not run the losses of clients are attributed to it: they are brought at once what gathered
-/// meanwhile.
+/// For how long after a stall of the shard losses of clients are attributed to it, nanoseconds: the backlog reaches
+/// them at once.
 const OVERRUN_NS: u64 = 5 * SECOND;
 
 /// What a shard knows of its surroundings.
 #[derive(Default)]
 pub(super) struct Surroundings {
     feed: Arc<Pulse>,
-    /// Since when the feed stands, nanoseconds since the Unix epoch.
+    /// Since when the feed is stalled, nanoseconds since the Unix epoch.
     feed_stands_ns: Option<u64>,
-    /// Steps of the wall clock reported to clients.
+    /// How many steps of the wall clock were reported to clients.
     steps: u64,
-    /// How long the shard could not run so far, nanoseconds.
+    /// How long the shard could not run, in total so far, nanoseconds.
     stood_ns: u64,
-    /// What clients lose until then is attributed to the gateway; steady time.
+    /// Until when losses of clients are attributed to the gateway, steady time.
     overrun_until_ns: u64,
-    /// Before this the kernel is not asked how long a host has been silent: it counts the time in which nothing was sent.
+    /// When the kernel may be asked again how long a host has been silent, steady time: its answer counts the time in
+    /// which the shard sent nothing.
     ask_kernel_ns: u64,
 }
 
@@ -37,28 +38,28 @@ impl Surroundings {
         self.steps = clock.steps().count();
     }
 
-    /// The state that clients are shown instead of this one: while the feed stands, nothing is live.
+    /// The state that clients are shown for this one: while the feed is stalled, nothing is live.
     pub(super) fn shown(&self, state: State) -> State {
         shown(state, self.feed_stands_ns.is_some())
     }
 
-    /// Whether the feed has come to a stand, or goes on again.
+    /// Whether the feed has stalled, or resumed, since the last look.
     pub(super) fn feed_changes(&self) -> bool {
         self.feed.is_late() != self.feed_stands_ns.is_some()
     }
 
-    /// Takes up how the feed does. Returns since when it stands, nanoseconds since the Unix epoch.
+    /// Looks whether the feed is stalled. Returns since when, nanoseconds since the Unix epoch.
     pub(super) fn look_at_feed(&mut self, now: Now) -> Option<u64> {
         self.feed_stands_ns = self.feed.late_ms().map(|ms| now.wall_ns.saturating_sub(ms * MS));
         self.feed_stands_ns
     }
 
-    /// Whether the wall clock was set since that was reported.
+    /// Whether the wall clock has stepped since the last report.
     pub(super) fn clock_stepped(&self, clock: &Clock) -> bool {
         clock.steps().count() != self.steps
     }
 
-    /// A step of the wall clock is reported: by how many microseconds it was set.
+    /// Marks a step of the wall clock as reported. Returns its size, microseconds.
     pub(super) fn report_step(&mut self, clock: &Clock) -> i64 {
         let steps = clock.steps();
         let by_us = steps.by_us();
@@ -66,7 +67,8 @@ impl Surroundings {
         by_us
     }
 
-    /// Notes that the shard has not run for a while, if so. The host of a client is dead after `dead_peer_ms`.
+    /// Notes whether the shard could not run for a while. Then the kernel is not asked about hosts for half of
+    /// `dead_peer_ms`.
     pub(super) fn look_at_stand(&mut self, clock: &Clock, dead_peer_ms: u64, now: Now) {
         let stood_ns = clock.stood_ns();
         if stood_ns != self.stood_ns {
@@ -76,7 +78,7 @@ impl Surroundings {
         }
     }
 
-    /// Why a client that has no room loses what comes now.
+    /// The cause of a loss that a client has now because there is no room.
     pub(super) fn why_behind(&self, now: Now) -> GapCause {
         let is_late = now.mono_ns < self.overrun_until_ns;
         if is_late { GapCause::Overrun } else { GapCause::SlowConsumer }
@@ -88,7 +90,7 @@ impl Surroundings {
     }
 }
 
-/// The state that clients are to know of an instrument: no price is live, nor does a replay play, whose feed stands.
+/// The state that clients are shown: while the feed is stalled, `live` and `replay` become `stale`.
 pub fn shown(state: State, feed_stands: bool) -> State {
     match state {
         State::Live | State::Replay if feed_stands => State::Stale,
@@ -96,7 +98,7 @@ pub fn shown(state: State, feed_stands: bool) -> State {
     }
 }
 
-/// A tick as clients are to know it while the feed has stood since then.
+/// A tick as clients are shown it while the feed is stalled since `since_ns`.
 pub(super) fn stale(tick: &Tick, since_ns: u64) -> Tick {
     match tick.body {
         Body::Status(state) if shown(state, true) != state => {

@@ -1,4 +1,4 @@
-//! The way of a resume: from tick to tick of its own streams.
+//! The next tick of each stream of a resume, which reads only its own streams.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,7 +10,7 @@ use crate::model::tick::Key;
 pub(super) struct Ways {
     /// The next tick of each stream that is known to have one, the earliest first.
     ahead: BinaryHeap<Reverse<(u64, Key)>>,
-    /// The others, and the position from which on they have none yet.
+    /// The other streams, each with the last position that was looked up.
     beyond: Vec<(Key, u64)>,
 }
 
@@ -30,24 +30,24 @@ impl Ways {
         self.ahead.pop().map(|Reverse(next)| next)
     }
 
-    /// Takes the streams without a known tick, each with the last position at which it has none.
+    /// Takes the streams without a known tick, each with the last position that was looked up.
     pub(super) fn take_beyond(&mut self) -> Vec<(Key, u64)> {
         std::mem::take(&mut self.beyond)
     }
 
-    /// A stream has to be read from this tick of it on.
+    /// Adds a stream whose next tick is at this position.
     pub(super) fn push(&mut self, key: Key, position: u64) {
         self.ahead.push(Reverse((position, key)));
     }
 
-    /// The first position that a stream has to be read from.
+    /// The first position from which a stream has to be read.
     pub(super) fn first(&self) -> Option<u64> {
         let ahead = self.next_position();
         let beyond = self.beyond.iter().map(|(_, position)| position.wrapping_add(1));
         beyond.chain(ahead).min()
     }
 
-    /// A stream has to be read from this position on; what is behind it is looked up.
+    /// Adds a stream that has to be read from this position on. Its next tick is looked up later.
     pub(super) fn push_behind(&mut self, key: Key, position: u64) {
         self.beyond.push((key, position.wrapping_sub(1)));
     }

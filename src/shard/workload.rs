@@ -1,4 +1,4 @@
-//! The sessions that have something to do in portions, in the order of their turns.
+//! The sessions whose work is done in portions, in the order of their turns.
 
 use std::collections::VecDeque;
 
@@ -7,23 +7,23 @@ use super::answers::LongAnswers;
 /// The sessions with a request under way, or with subscriptions that lack something, each with its serial.
 #[derive(Default)]
 pub(super) struct Workload {
-    /// The one that waits longest first.
+    /// The longest waiting first.
     workers: VecDeque<(u32, u64)>,
     long_answers: LongAnswers,
 }
 
 impl Workload {
-    /// A session has its turn behind the others.
+    /// Gives a session its turn, after the others.
     pub(super) fn push(&mut self, id: u32, serial: u64) {
         self.workers.push_back((id, serial));
     }
 
-    /// The session whose turn it is.
+    /// Takes the session whose turn it is.
     pub(super) fn next(&mut self) -> Option<(u32, u64)> {
         self.workers.pop_front()
     }
 
-    /// The session that was pushed last has the next turn.
+    /// Gives the next turn to the session that was pushed last.
     pub(super) fn last_comes_first(&mut self) {
         if !self.workers.is_empty() {
             self.workers.rotate_right(1);

@@ -340,8 +340,7 @@ impl Decoder {
         if header[24] >= 0x80 {
             return Err("histogram: its highest value is beyond 2^63".to_owned());
         }
-        // The one encoded number without a negative, which the library would compute. No valid count comes
-        // near it.
+        // The encoding of `i64::MIN`, which overflows when the library negates it. No valid count comes near it.
         if memmem::find(counts, &[0xff; 9]).is_some() {
             return Err("histogram: a run of zeros without end".to_owned());
         }

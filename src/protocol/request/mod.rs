@@ -30,7 +30,7 @@ impl Echo {
         let text = t.get();
         let is_good = match text.as_bytes().first() {
             Some(b'-' | b'0'..=b'9') => text.len() <= TEXT_BYTES_MAX,
-            // The decoded text counts, not its escapes.
+            // The limit applies to the decoded text, not to its escapes.
             Some(b'"') => serde_json::from_str::<String>(text).is_ok_and(|t| t.len() <= TEXT_BYTES_MAX),
             _ => text == "null",
         };
@@ -235,9 +235,9 @@ pub enum Op {
     Unsubscribe(Target),
     /// Changes the mode or rate of subscriptions.
     Set(Target, Change),
-    /// Lists the subscriptions, from after this symbol on.
+    /// Lists the subscriptions, or those after this symbol.
     List(Option<String>),
-    /// Lists the instruments that match a wildcard or a full symbol, from after the given symbol on.
+    /// Lists the instruments that match a wildcard or a full symbol, or those after the second symbol.
     Symbols(String, Option<String>),
     /// A round trip; the pong returns the value.
     Ping(Option<Echo>),
@@ -384,7 +384,7 @@ fn each_of<'a>(list: &'a RawValue, take: impl FnMut(usize, &'a RawValue) -> Cont
     }
     let is_list = list.get().starts_with('[');
     if is_list {
-        // The list is valid JSON, so that an error only means that `take` broke off.
+        // The list is valid JSON, so an error only means that `take` broke off.
         let _ = serde_json::Deserializer::from_str(list.get()).deserialize_seq(List(take));
     }
     is_list
@@ -629,7 +629,7 @@ fn shown_raw(raw: &RawValue) -> String {
     }
 }
 
-/// Each symbol once, in the order of first mention, if they are not too many.
+/// Returns each symbol once, in the order of first mention, or an error if there are too many.
 pub(super) fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<Selector>, String> {
     let mut seen = HashSet::new();
     named.retain(|symbol| seen.insert(symbol.clone()));

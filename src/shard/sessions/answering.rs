@@ -9,7 +9,7 @@ use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
 impl<S: Socket> Sessions<S> {
-    /// Writes what is left of the rows of an answer, each by its number. True when that is done.
+    /// Writes the remaining rows of an answer; `write` writes a row by its number. True when that is done.
     pub(super) fn go_on_answering(
         &mut self,
         id: u32,
@@ -27,8 +27,8 @@ impl<S: Socket> Sessions<S> {
         self.steps.take(answer.outcome().bytes() / BYTES_PER_STEP)
     }
 
-    /// Takes a step to write some of an answer that has so many bytes. False: not now. A session whose answer would be
-    /// one long answer too many waits until another one is sent.
+    /// Takes a step to write more of an answer of this size. False if no step is left, or if the session has to wait
+    /// for a permit to write a long answer.
     pub(super) fn may_write(&mut self, id: u32, long: &mut LongAnswer, bytes: usize) -> bool {
         let long_answers = self.workload.long_answers();
         if !long.may_grow(bytes, long_answers) {
@@ -41,7 +41,7 @@ impl<S: Socket> Sessions<S> {
         self.steps.take(1)
     }
 
-    /// Has those sessions go on that waited longest to write a long answer, as many as may.
+    /// Gives turns to the sessions that have waited longest to write a long answer, as many as there are permits.
     pub(super) fn go_on_with_long_answers(&mut self) {
         let mut room = self.workload.long_answers().room();
         while room > 0
@@ -55,7 +55,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Sends an answer that is written: see [`Outcome::write`].
+    /// Sends a finished answer: see [`Outcome::write`].
     pub(super) fn say_outcome(
         &mut self,
         id: u32,

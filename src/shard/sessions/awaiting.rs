@@ -7,14 +7,14 @@ use crate::protocol::DeliveryPolicy;
 use crate::session::{RateId, Session};
 use crate::shard::socket::Socket;
 
-/// A policy with its rate as the client asked for it.
+/// A policy with its rate as the client requested it.
 pub(super) fn policy_of(session: &Session, claimed: DeliveryPolicy<RateId>) -> DeliveryPolicy {
     let rate = claimed.rate.and_then(|id| session.rate_of(id));
     DeliveryPolicy { mode: claimed.mode, rate, disconnect_on_loss: claimed.disconnect_on_loss }
 }
 
 impl<S: Socket> Sessions<S> {
-    /// Awaits a channel of a symbol that no feed lists yet.
+    /// Has a session await a channel of a symbol that no feed lists yet.
     pub(super) fn await_symbol(
         &mut self,
         session: u32,
@@ -34,7 +34,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Awaits some channels of a symbol no more. False if none of it was awaited.
+    /// Has a session stop awaiting some channels of a symbol. False if it did not await the symbol.
     pub(super) fn stop_awaiting(&mut self, session: u32, symbol: &Symbol, channels: &[Channel]) -> bool {
         let Some(connection) = self.connections.get_mut(session) else { return false };
         let Some(wanted) = connection.holdings.awaits_mut(symbol) else { return false };
@@ -50,7 +50,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// What a session wants of a symbol that is listed now: it awaits it no more.
+    /// Takes what a session wants of an awaited symbol, which is listed now.
     pub(super) fn take_awaited(&mut self, session: u32, symbol: &Symbol) -> Vec<(Channel, DeliveryPolicy)> {
         let Some(connection) = self.connections.get_mut(session) else { return Vec::new() };
         let wanted = connection.holdings.stop_awaiting(symbol).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a shard does at the beginning of a turn about its [surroundings](crate::shard::surroundings).
+//! How a shard reacts to its [surroundings](crate::shard::surroundings) at the beginning of a turn.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::system::pulse::Pulse;
 use crate::time::clock::Now;
 
 impl<S: Socket> Sessions<S> {
-    /// The thread that makes the ticks is this one.
+    /// Sets the pulse of the thread that makes the ticks.
     pub fn watch_feed(&mut self, feed: Arc<Pulse>) {
         self.surroundings.watch(feed, &self.env.clock);
     }
 
-    /// Looks at the clocks and at the feed, and hands over what was measured where it is time.
+    /// Looks at the clocks and at the feed, and hands over measurements that are due.
     #[inline]
     pub(super) fn look_around(&mut self, now: Now) {
         let machine_ns = self.env.clock.machine_ns(now.mono_ns);
@@ -38,8 +38,8 @@ impl<S: Socket> Sessions<S> {
         self.surroundings.shown(self.env.ring.state(instrument))
     }
 
-    /// The feed has come to a stand, or goes on again. Whatever is live, or plays, is reported stale, and what it is
-    /// afterwards: as a state that had no room, so that what waits for a slow client has its order and its bounds.
+    /// Handles the feed when it stalls or resumes: states that are `live` or `replay` are sent again, as `stale` or as
+    /// they are. They wait like states that found no room, so the order and the bounds for slow clients hold.
     #[cold]
     fn feed_changed(&mut self, now: Now) {
         let since_ns = self.surroundings.look_at_feed(now);
@@ -70,7 +70,7 @@ impl<S: Socket> Sessions<S> {
         let by_us = self.surroundings.report_step(&self.env.clock);
         for id in self.ids() {
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            // A socket that takes nothing holds no more than one of what overtakes.
+            // At most one urgent frame waits for a socket that takes nothing.
             if connection.session.is_closing() || connection.session.has_urgent() {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Clients that come, what they are sent, and what their sockets report.
+//! New clients, messages to clients, and what their sockets report.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use crate::text;
 use crate::time::clock::{MS, Now};
 
 impl<S: Socket> Sessions<S> {
-    /// A client is connected, and is greeted. Returns its number.
+    /// Opens the session of a new client, and sends `hello`. Returns its number.
     pub fn open(&mut self, socket: S, who: ClientInfo, now: Now) -> u32 {
         let hello = json::Hello {
             session: &who.name,
@@ -26,7 +26,7 @@ impl<S: Socket> Sessions<S> {
         }
         .message();
         let id = self.connections.insert(|serial| {
-            // The top bits, which are spread best.
+            // The top bits are spread best.
             let stagger = (phase_ns(serial) >> 40) as u8;
             let policy = Rc::clone(&self.env.policy);
             let session = Session::new(policy, self.egress.buffers().clone(), stagger, now.mono_ns);
@@ -38,7 +38,7 @@ impl<S: Socket> Sessions<S> {
         self.deadlines.beat_at(due_ns, id, serial);
         self.env.counters.sessions.add(1);
         self.env.counters.came.add(1);
-        // Urgent, or a heartbeat could overtake it. Its answer to a ping at once shows that it answers them.
+        // Urgent, or a heartbeat could overtake it. The ping right after it shows whether the client answers pings.
         self.say_urgently(id, &hello, now);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.session.mark(now.mono_ns);
@@ -47,7 +47,7 @@ impl<S: Socket> Sessions<S> {
         id
     }
 
-    /// Whole frames made elsewhere, which overtake what is queued: pongs.
+    /// Queues whole frames that the driver made, pongs, which overtake what is queued.
     pub fn push_raw(&mut self, id: u32, frames: &[u8], now: Now) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.session.push_urgent(frames, now.mono_ns);
@@ -55,7 +55,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Has an urgent frame written: at once where the socket has room, but the client enough before it.
+    /// Has an urgent frame written: in its turn, or at once if the session is blocked until the client answers a ping.
     pub(super) fn queue_urgent(&mut self, id: u32) {
         match self.connections.get_mut(id) {
             Some(connection) if connection.session.awaits_answer() => {
@@ -73,7 +73,7 @@ impl<S: Socket> Sessions<S> {
         self.queue(id);
     }
 
-    /// Sends one message behind what is queued, whether or not there is room for ticks.
+    /// Sends one message after what is queued, whether or not there is room for ticks.
     pub(super) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let frame = self.egress.text(|out| text::json::write(message, out));
@@ -83,38 +83,38 @@ impl<S: Socket> Sessions<S> {
 
     // ---- the socket -----------------------------------------------------------------------------------
 
-    /// Something came from the client.
+    /// Notes that something came from the client.
     pub fn heard(&mut self, id: u32, now: Now) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.session.heard(now.mono_ns);
         }
     }
 
-    /// The socket can be written to again.
+    /// Notes that the socket can be written to again.
     pub fn writable(&mut self, id: u32) {
         if self.connections.get(id).is_some_and(|connection| !connection.session.awaits_answer()) {
             self.go_on(id);
         }
     }
 
-    /// The client has answered a ping, with this payload. False if it was none that waits for an answer.
+    /// Handles a pong with this payload. False if no ping waits for it.
     pub fn answered(&mut self, id: u32, payload: &[u8], now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         if !connection.session.answered(payload, now.mono_ns) {
             return false;
         }
         self.go_on_answered(id, now);
-        // One that sheds is given the next portion when it has come to the one before.
+        // A shedding session gets its next portion when the client has read the one before.
         self.recover(id, now);
         true
     }
 
-    /// How many answers to pings may come of a client at once.
+    /// How many pongs may come from a client at once.
     pub(in crate::shard) fn unanswered(&self, id: u32) -> usize {
         self.connections.get(id).map_or(0, |connection| connection.session.unanswered())
     }
 
-    /// Goes on with a session that waits for an answer, unless the client has still too much before it.
+    /// Unblocks a session that waits for a pong, unless the client still has too much unread.
     pub(super) fn go_on_answered(&mut self, id: u32, now: Now) {
         let Some(Connection { session, .. }) = self.connections.get(id) else { return };
         if session.awaits_answer() && !session.is_ahead(now.mono_ns) {
@@ -122,7 +122,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// A session that was blocked is written to again when its turn comes.
+    /// Unblocks a session: it is written to when its turn comes.
     pub(super) fn go_on(&mut self, id: u32) {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.session.is_blocked()

@@ -1,4 +1,4 @@
-//! A connection: how it is written to, and what it takes.
+//! A connection: how its socket is written to, and what it accepts.
 
 use std::io;
 
@@ -18,13 +18,13 @@ use crate::system::counters::{Ending, ShardCounters};
 use crate::time::clock::Now;
 
 impl<S: Socket> Connection<S> {
-    /// One write of what waits. A socket that takes nothing is left alone until it is writable.
+    /// Does one write of what waits. A socket that takes nothing blocks the session until it is writable.
     pub(super) fn write(&mut self, context: &mut WriteContext<'_>, now_ns: u64) {
         if self.session.is_blocked() || self.link.dead {
             return;
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
-            // Its turn may not come before the frame ring comes round.
+            // Copies its pending frames: the frame ring may overwrite them before its next turn.
             self.session.own();
             if self.session.has_urgent() {
                 self.force(false, context.counters());
@@ -45,14 +45,14 @@ impl<S: Socket> Connection<S> {
             Err(error) => self.fails(Ending::from(&error), context.counters()),
         }
         if self.link.dead || self.session.is_blocked() {
-            // Its turn may not come before the frame ring comes round.
+            // Copies its pending frames: the frame ring may overwrite them before its next turn.
             self.session.own();
             self.socket.kick();
         }
     }
 
-    /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
-    /// does not take waits its turn.
+    /// Writes what is urgent, or all there is, even if the socket has reached its limit of unsent bytes. What the
+    /// kernel does not take waits for its turn.
     pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
         let bytes = self.session.copied(all);
         if bytes.is_empty() || self.link.dead {
@@ -65,11 +65,10 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
-    /// nothing is slow.
+    /// Queues a tick's frame. A full outbox is written first, so that only a client whose socket takes nothing is slow.
     #[inline]
     pub(super) fn offer(&mut self, frame: FrameRange, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
-        // Of a dead one nothing will be read any more.
+        // A dead connection sends nothing any more: its frames are dropped.
         if self.link.dead || self.session.offer(frame, now_ns) {
             return true;
         }
@@ -77,7 +76,7 @@ impl<S: Socket> Connection<S> {
         self.session.offer(frame, now_ns)
     }
 
-    /// Whether a tick of so many bytes will find room. It is asked where something has to go before it.
+    /// Whether a tick of this size will find room, after a write if need be. For ticks that a state has to precede.
     #[cold]
     pub(super) fn will_take(&mut self, bytes: usize, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
         if !self.session.fits(bytes) {
@@ -88,7 +87,7 @@ impl<S: Socket> Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// One that comes now, and is subscribed to nothing.
+    /// A new connection, subscribed to nothing.
     pub(super) fn new(
         (socket, who): (S, ClientInfo),
         session: Session,
@@ -114,7 +113,7 @@ impl<S> Connection<S> {
         }
     }
 
-    /// The socket failed.
+    /// Notes that the socket has failed.
     #[cold]
     fn fails(&mut self, cause: Ending, counters: &ShardCounters) {
         self.ends(cause, counters);
@@ -127,19 +126,19 @@ impl<S> Connection<S> {
         usize::from(self.link.watched) ^ self.session.prefetch()
     }
 
-    /// Whether there is room for more of what it reads again: no more waits for it than its kernel may hold unsent.
+    /// Whether there is room for more reread data: no more may wait than the kernel may hold unsent.
     pub(super) fn may_read(&self, tuning: Tuning) -> bool {
         self.session.has_room_ahead(tuning.unsent_bytes_max as usize)
     }
 
-    /// Gives it a turn, in which what it has to do goes on.
+    /// Gives it a turn in the workload, unless it has one.
     pub(super) fn put_to_work(&mut self, id: u32, workload: &mut Workload) {
         if !std::mem::replace(&mut self.request.at_work, true) {
             workload.push(id, self.serial);
         }
     }
 
-    /// Nothing is to be done for it but to write what it is offered.
+    /// Whether it needs nothing but writes of what it is offered.
     #[inline]
     pub(super) fn is_at_rest(&self) -> bool {
         let session = &self.session;
@@ -154,7 +153,7 @@ impl<S> Connection<S> {
         pending_frames.set_room(if self.link.dead { 0 } else { self.session.room() });
     }
 
-    /// The count of one of its subscriptions begins with this tick.
+    /// Begins the count of one of its subscriptions with this tick.
     #[cold]
     pub(super) fn open(&mut self, subscription: &mut Subscription, tick: &Tick) {
         let by = subscription.open(first_of(tick));
@@ -164,12 +163,12 @@ impl<S> Connection<S> {
         }
     }
 
-    /// A tick came before the time at which one of its subscriptions is to begin.
+    /// Passes over a tick that precedes the time at which a subscription begins.
     pub(super) fn pass(&mut self, subscription: &mut Subscription, seq: u64) {
         self.session.rebased(subscription.pass(seq));
     }
 
-    /// Notes why it ends, or has begun to. The first cause counts.
+    /// Notes why it ends. Only the first cause counts.
     pub(super) fn ends(&mut self, ending: Ending, counters: &ShardCounters) {
         if self.link.ending.is_none() {
             self.link.ending = Some(ending);
@@ -179,7 +178,7 @@ impl<S> Connection<S> {
 }
 
 impl<S: Socket> Connection<S> {
-    /// Bytes of memory that it holds, those of its subscriptions and in the kernel counted.
+    /// Bytes of memory that it holds, including its subscriptions and what the kernel holds for it.
     pub(super) fn held_bytes(&self) -> u64 {
         (self.session.held_bytes() + self.holdings.held_bytes()) as u64 + self.socket.unacked()
     }

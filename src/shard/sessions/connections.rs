@@ -1,5 +1,5 @@
-//! The table of a shard's connections. Beside it stands the table of their pending frames, to which ticks are pushed: a
-//! connection that is given out to be changed has absorbed all of them.
+//! The table of a shard's connections, and the table of their pending frames, to which ticks are pushed. A connection
+//! that is handed out as mutable has absorbed its pending frames.
 
 use slab::Slab;
 
@@ -8,12 +8,12 @@ use crate::session::{FrameRange, PendingFrames};
 
 /// The connections of one shard.
 pub(super) struct Connections<S> {
-    /// Boxed: a table of very many grows by doubling, and would be half empty. The number of one that was removed is
+    /// Boxed, because a large table grows by doubling and would be half empty. The number of a removed connection is
     /// kept until it is [freed](Self::free).
     table: Slab<Option<Box<Connection<S>>>>,
     /// In chunks, for the same reason.
     pending_frames_of_all: Vec<Box<[PendingFrames; CHUNK]>>,
-    /// The serial of the newest one.
+    /// The serial of the newest connection.
     serials: u64,
 }
 
@@ -35,7 +35,7 @@ impl<S> Default for Connections<S> {
 }
 
 impl<S> Connections<S> {
-    /// A connection, of which nothing is asked about what waits for it: it may have pending frames.
+    /// A connection, which may have pending frames: not for queries about what waits for it.
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Connection<S>> {
         self.table.get(id as usize)?.as_deref()
@@ -48,18 +48,18 @@ impl<S> Connections<S> {
         self.get_with_pending(id).map(|(connection, _)| connection)
     }
 
-    /// As [`get_mut`](Self::get_mut), if its number has not gone to another connection than the one of this serial.
+    /// As [`get_mut`](Self::get_mut), if the number still belongs to the connection of this serial.
     pub(super) fn get_same(&mut self, id: u32, serial: u64) -> Option<&mut Connection<S>> {
         self.get_mut(id).filter(|connection| connection.serial == serial)
     }
 
-    /// Whether a number is that of the connection of this serial.
+    /// Whether a number still belongs to the connection of this serial.
     pub(super) fn is_same(&self, id: u32, serial: u64) -> bool {
         self.get(id).is_some_and(|connection| connection.serial == serial)
     }
 
-    /// As [`get_mut`](Self::get_mut), with the pending frames, which may be [allowed](Connection::allow_pending) when all is
-    /// done.
+    /// As [`get_mut`](Self::get_mut), with the pending frames, which may be [allowed](Connection::allow_pending) again
+    /// at the end.
     #[inline]
     pub(super) fn get_with_pending(&mut self, id: u32) -> Option<(&mut Connection<S>, &mut PendingFrames)> {
         let connection = self.table.get_mut(id as usize)?.as_deref_mut()?;
@@ -68,7 +68,7 @@ impl<S> Connections<S> {
         Some((connection, pending_frames))
     }
 
-    /// Adds a connection, made with its serial. Returns its number, which one that has gone may have had.
+    /// Adds a connection, made with its serial. Returns its number, which an earlier connection may have had.
     pub(super) fn insert(&mut self, make: impl FnOnce(u64) -> Connection<S>) -> u32 {
         self.serials += 1;
         let id = self.table.insert(Some(Box::new(make(self.serials)))) as u32;
@@ -81,20 +81,20 @@ impl<S> Connections<S> {
         id
     }
 
-    /// Removes a connection. No other has its number before it is [freed](Self::free).
+    /// Removes a connection. No other gets its number before it is [freed](Self::free).
     pub(super) fn remove(&mut self, id: u32) -> Option<Box<Connection<S>>> {
         self.get_mut(id)?;
         self.table.get_mut(id as usize)?.take()
     }
 
-    /// The number of a removed connection may be used again.
+    /// Allows the number of a removed connection to be used again.
     pub(super) fn free(&mut self, id: u32) {
         if self.table.get(id as usize).is_some_and(Option::is_none) {
             self.table.remove(id as usize);
         }
     }
 
-    /// True if there is none, and no number is kept.
+    /// True if there is no connection, and no number is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -118,8 +118,8 @@ impl<S> Connections<S> {
 
     // ---- pending frames -------------------------------------------------------------------------------
 
-    /// Prefetches what a tick needs of a connection: for several in a row, memory is waited for once. The sum it returns means
-    /// nothing.
+    /// Prefetches what a tick needs of a connection, so that several in a row wait for memory once. The returned value
+    /// has no meaning.
     #[inline]
     pub(super) fn prefetch(&self, id: u32) -> usize {
         self.pending_frames_of_all
@@ -127,8 +127,8 @@ impl<S> Connections<S> {
             .map_or(0, |chunk| chunk[id as usize % CHUNK].prefetch())
     }
 
-    /// Pushes a tick's frame to a connection's pending frames, and marks it as queued. Returns whether it was already; `None`
-    /// if there is no room: its session has to be asked.
+    /// Pushes a tick's frame to a connection's pending frames, and marks the connection as queued. Returns whether it
+    /// was already; `None` if there is no room, and its session has to decide.
     #[inline]
     pub(super) fn push(&mut self, id: u32, range: FrameRange, counted: bool, now_ns: u64) -> Option<bool> {
         let pending_frames = pending_of(&mut self.pending_frames_of_all, id)?;
@@ -137,7 +137,7 @@ impl<S> Connections<S> {
             .then(|| std::mem::replace(&mut pending_frames.queued, true))
     }
 
-    /// Marks whether a connection is in the queue of those with something to write. Returns the mark before.
+    /// Marks whether a connection is in the queue of those with something to write. Returns the previous mark.
     #[inline]
     pub(super) fn set_queued(&mut self, id: u32, queued: bool) -> bool {
         pending_of(&mut self.pending_frames_of_all, id)

@@ -21,13 +21,13 @@ struct FanOut {
     /// What it adds to the ledger of a session that it is queued for.
     counts: Ledger,
     times: Times,
-    /// The head of the frame ring before it.
+    /// The head of the frame ring before its frame.
     since: u64,
     /// When it was taken from the ring, nanoseconds since the Unix epoch.
     taken_ns: u64,
-    /// How many it stands for where it is measured.
+    /// How many ticks it stands for in measurements.
     weight: u64,
-    /// Its frame, once a session has wanted it: nothing where the frame ring has no room for it.
+    /// Its frame, once a session has wanted it; the inner `None` if the frame ring has no room for it.
     range: Option<Option<FrameRange>>,
 }
 
@@ -50,7 +50,7 @@ impl<S: Socket> Sessions<S> {
         if matches!(tick.body, Body::Gap { .. }) && row.iter().any(Subscription::is_held) {
             return self.gap_after_held(packed, now);
         }
-        // Each tick begins with another session, so that none is always last.
+        // Each tick starts its row at another session, so that none is always last.
         let start = (tick.seq % row.len() as u64) as usize;
         let Some(mut fan_out) = self.prepare(tick, packed.seen(), now) else { return };
         let mut row = self.directory.take(key);
@@ -87,7 +87,7 @@ impl<S: Socket> Sessions<S> {
             Body::Quote(_) => meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
             Body::Gap { .. } | Body::Status(_) => Class::NONE,
         };
-        // A value at another place of a replay came long ago.
+        // A value that a seek publishes again was received long ago.
         let class = if tick.snap { Class::NONE } else { class };
         let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
@@ -120,7 +120,7 @@ impl<S: Socket> Sessions<S> {
     #[inline(never)]
     fn deliver_slow(&mut self, subscription: &mut Subscription, fan_out: &mut FanOut, now: Now) {
         let (id, key, seq) = (subscription.session, fan_out.tick.key(), fan_out.tick.seq);
-        // A session that leaves is offered nothing more.
+        // A closing session is offered nothing more.
         let Some(connection) = self.connections.get_mut(id).filter(|c| !c.session.is_closing()) else {
             return;
         };
@@ -171,8 +171,8 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// A tick of so many bytes may be sent to a session where states wait for room: that of its instrument comes first. False
-    /// if there is no room for both.
+    /// Sends a session in which states wait for room the state of a tick's instrument first. False if there is no room
+    /// for both that state and the tick, of `bytes` bytes.
     #[cold]
     fn state_first(&mut self, id: u32, tick: &Tick, bytes: usize, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.link.dead) else {
@@ -199,8 +199,8 @@ impl<S: Socket> Sessions<S> {
         range
     }
 
-    /// The frame ring comes round: it gets longer if a session has waited for too long to be written to, or such sessions
-    /// make copies.
+    /// Makes room in the frame ring before it wraps over frames that waiting sessions need: lengthens it, or has these
+    /// sessions copy their frames.
     #[cold]
     fn make_room(&mut self) {
         let buffers = self.egress.buffers();

@@ -1,5 +1,4 @@
-//! What is reported of clients to the flight recorder: how those do that are slow, which ones were cut, and which were sent
-//! a gap.
+//! Reports to the flight recorder: the states of slow clients, clients that are cut, and clients that were sent a gap.
 
 use super::{Connection, Sessions};
 use crate::model::tick::Key;
@@ -10,12 +9,12 @@ use crate::system::counters::Ending;
 use crate::time::clock::{MS, Now};
 
 impl<S: Socket> Sessions<S> {
-    /// Reports incidents from now on.
+    /// Reports incidents here from now on.
     pub fn report_incidents_to(&mut self, reporter: IncidentReporter) {
         self.reporter = reporter;
     }
 
-    /// Notes how a client does; of one that is at ease nothing is kept.
+    /// Notes the state of a client. Nothing is kept of a client that keeps up.
     pub(super) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
         let Some(span_us) = self.reporter.span_us() else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -27,12 +26,12 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// A client is about to be cut, with this code.
+    /// Reports that a client is about to be cut, with this code.
     pub(super) fn saw_cut(&mut self, id: u32, why: Ending, code: u16, now: Now) {
         self.tell_incident(id, now, || Cause::Cut { why, code });
     }
 
-    /// A client was sent a gap because it, or this shard, was slow.
+    /// Reports that a client was sent a gap because it, or this shard, was slow.
     #[cold]
     pub(super) fn saw_gap(&mut self, id: u32, key: Key, missing: Missing, now: Now) {
         let Missing { from, to, why } = missing;
@@ -50,7 +49,7 @@ impl<S: Socket> Sessions<S> {
 }
 
 impl<S: Socket> Connection<S> {
-    /// How it does.
+    /// The state of the client now.
     fn state(&self, kernel: Kernel, now: Now) -> ClientSnapshot {
         let ledger = self.session.ledger();
         ClientSnapshot {
@@ -66,7 +65,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// How it did until now.
+    /// The client with its states up to now.
     fn past(&self, now: Now) -> Client {
         let state = self.state(Kernel { unacked: self.socket.unacked() }, now);
         let history = self.history.as_ref();

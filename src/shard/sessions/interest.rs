@@ -1,5 +1,5 @@
-//! Subscriptions of sessions begin, change and end: to instruments, by wildcards, which take instruments listed later, and to
-//! symbols that no feed lists yet.
+//! How subscriptions begin, change and end: to instruments, by wildcards, which also take instruments that are listed
+//! later, and to symbols that no feed lists yet.
 
 use super::{Connection, Sessions};
 use crate::model::instrument::{InstrumentId, Symbol};
@@ -12,7 +12,7 @@ use crate::shard::spec::SubscribeSpec;
 use crate::shard::start::StartAt;
 use crate::time::clock::Now;
 
-/// Steps to have a session take a new instrument, on all channels.
+/// Steps for one session to take a new instrument, on all channels.
 const STEPS_TO_OFFER: usize = 4;
 
 impl<S: Socket> Sessions<S> {
@@ -21,13 +21,13 @@ impl<S: Socket> Sessions<S> {
         self.directory.known() < self.env.table.len()
     }
 
-    /// New instruments were listed: wildcards and awaited symbols take them, as many as there are steps for. True if all
-    /// did: until then the ring is not to be read, as nothing of an instrument is sent before.
+    /// Has wildcards and awaited symbols take newly listed instruments, as far as there are steps. True once all are
+    /// taken: until then the ring is read only up to the first tick of an instrument that is not.
     pub(super) fn learn(&mut self, now: Now) -> bool {
         while self.has_to_learn() {
             let id = InstrumentId(self.directory.known() as u32);
             let Some(symbol) = self.env.table.get(id).cloned() else { return true };
-            // Requests that wait have some of the turn, too.
+            // Waiting requests get a part of the turn, too.
             let may = |sessions: &mut Self| match sessions.workload.is_empty() {
                 true => sessions.steps.take_most(STEPS_TO_OFFER),
                 false => sessions.steps.take_of_half(STEPS_TO_OFFER),
@@ -39,7 +39,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// As [`learn`](Self::learn), whatever it takes: where a tick is sent whose instrument was listed a moment ago.
+    /// As [`learn`](Self::learn), without a limit of steps: for a tick whose instrument was listed a moment ago.
     #[cold]
     pub(super) fn learn_at_once(&mut self, now: Now) {
         while self.has_to_learn() {
@@ -81,8 +81,8 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Ticks of the ring from this position on, `most` at most, before the first of an instrument that is still to be taken:
-    /// those are sent meanwhile. None while subscriptions are looked at for ticks that they missed.
+    /// How many ticks of the ring from this position on, at most `most`, precede the first of an instrument that is
+    /// still to be taken: these may be sent meanwhile. 0 during a sweep after lost ticks.
     pub(super) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
         let is_known = |n: &usize| {
             let key = self.env.ring.key_at(cursor + *n as u64);
@@ -91,9 +91,9 @@ impl<S: Socket> Sessions<S> {
         if self.directory.is_sweeping() { 0 } else { (0..most).take_while(is_known).count() }
     }
 
-    /// Subscribes a session to a channel of an instrument. One that it has already gets this policy if it is asked for by
-    /// name, or if it was not and a wildcard takes it. The instrument's state comes with the first channel: it is sent
-    /// before any value unless it is what the answer `showed`.
+    /// Subscribes a session to a channel of an instrument. An existing subscription gets this policy, unless it was
+    /// requested by name and this is a wildcard. The instrument's state comes with the first channel: it is sent before
+    /// any value, unless the answer `showed` it.
     pub(super) fn attach(
         &mut self,
         session: u32,
@@ -138,7 +138,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// One of its subscriptions is asked for by name.
+    /// Marks a subscription as requested by name.
     fn name(&mut self, session: u32, key: Key, place: u32) {
         let is_new = !self.is_named(session, key.instrument());
         let Some(connection) = self.connections.get_mut(session) else { return };
@@ -149,8 +149,8 @@ impl<S: Socket> Sessions<S> {
         subscription.name();
     }
 
-    /// A session that has not caught up with an instrument yet asks for its present: then its state is sent at once. So is one
-    /// that the ring still has to bring: no value comes before it.
+    /// Has the state of an instrument precede the values of a new subscription: a state that waits for a catch-up is
+    /// sent at once, and so is one that the shard has not read yet.
     fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: StartAt, now: Now) {
         let head = self.env.ring.last_value(key).map_or(0, |last| last.head);
         let Some(state) = self.directory.at(key, place) else { return };
@@ -173,7 +173,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Enters a subscription into the table and among those of its session; its place.
+    /// Adds a subscription to the table and to its session. Returns its place.
     fn enter(
         &mut self,
         session: u32,
@@ -210,13 +210,13 @@ impl<S: Socket> Sessions<S> {
         Some(place)
     }
 
-    /// The policy with the number that the session has for its rate.
+    /// The policy, with its rate replaced by the session's number for it.
     pub(super) fn claim_policy(&mut self, session: u32, policy: DeliveryPolicy) -> DeliveryPolicy<RateId> {
         let rate = policy.rate.and_then(|rate| self.claim_rate(session, rate));
         DeliveryPolicy { mode: policy.mode, rate, disconnect_on_loss: policy.disconnect_on_loss }
     }
 
-    /// The policy of a subscription, with its rate as the client asked for it.
+    /// The policy of a subscription, with its rate as the client requested it.
     pub(super) fn policy_of(&self, session: u32, key: Key, place: u32) -> Option<DeliveryPolicy> {
         let claimed = self.directory.get(key, place)?.policy();
         let connection = self.connections.get(session)?;
@@ -224,12 +224,12 @@ impl<S: Socket> Sessions<S> {
         Some(DeliveryPolicy { mode: claimed.mode, rate, disconnect_on_loss: claimed.disconnect_on_loss })
     }
 
-    /// A session's number of a rate; `None` if it has too many.
+    /// A session's number for a rate; `None` if it has too many rates.
     pub(super) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
         self.connections.get_mut(session)?.session.rate(rate)
     }
 
-    /// Adds a wildcard, in place of the one like it.
+    /// Adds a wildcard, in place of one for the same symbols and channel.
     pub(super) fn add_wildcard(&mut self, session: u32, wildcard: Wildcard) {
         self.drop_wildcards(session, |other| other.is_like(&wildcard));
         let rate = self.claim_policy(session, wildcard.policy()).rate;
@@ -239,7 +239,7 @@ impl<S: Socket> Sessions<S> {
         self.directory.set_wild(session, true);
     }
 
-    /// Takes wildcards from a session, without what they took.
+    /// Removes wildcards from a session, but not their subscriptions.
     pub(super) fn drop_wildcards(&mut self, id: u32, goes: impl Fn(&Wildcard) -> bool) {
         let Some(Connection { session, holdings, .. }) = self.connections.get_mut(id) else { return };
         for gone in holdings.drop_wildcards(goes) {
@@ -251,8 +251,8 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Takes a session off some channels of an instrument, and off its state with the last channel. How many subscriptions
-    /// that were.
+    /// Ends the subscriptions of a session to some channels of an instrument, and to its state with the last channel.
+    /// Returns how many ended.
     pub(super) fn detach(&mut self, session: u32, instrument: InstrumentId, channels: &[Channel]) -> usize {
         let was_named = self.is_named(session, instrument);
         let mut gone = 0;
@@ -296,14 +296,14 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// A subscription of a session has moved in the directory.
+    /// Notes that a subscription of a session has moved in the directory.
     pub(super) fn moved(&mut self, session: u32, key: Key, place: u32) {
         if let Some(connection) = self.connections.get_mut(session) {
             connection.holdings.moved(key, place);
         }
     }
 
-    /// Changes the policy of a subscription. What another rate holds back is let go when its request
+    /// Changes the policy of a subscription. What its old rate holds back is released when the request
     /// [settles](Self::settle).
     pub(super) fn apply_policy(&mut self, session: u32, key: Key, place: u32, policy: DeliveryPolicy) {
         let claimed = self.claim_policy(session, policy);
@@ -320,12 +320,12 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// How many symbols this session named itself: those that came by a wildcard are not counted.
+    /// How many symbols this session requested by name; matches of wildcards are not counted.
     pub(super) fn named(&self, session: u32) -> usize {
         self.connections.get(session).map_or(0, |connection| connection.holdings.named())
     }
 
-    /// Whether this session named an instrument itself, on whatever channel.
+    /// Whether this session requested an instrument by name, on any channel.
     pub(super) fn is_named(&self, session: u32, instrument: InstrumentId) -> bool {
         let Some(connection) = self.connections.get(session) else { return false };
         let keys = Channel::ALL.map(|channel| Key::new(instrument, channel.into()));

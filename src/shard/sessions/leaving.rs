@@ -1,4 +1,4 @@
-//! How connections end: each for one cause, which is counted; and with which last words.
+//! How connections end: each for one cause, which is counted, and with which last frames.
 
 use super::{Connection, Sessions};
 use crate::protocol::close::Close;
@@ -12,7 +12,7 @@ use crate::time::clock::{MS, Now};
 
 /// The code of a close without a close frame (RFC 6455 §7.4.1), for the flight recorder.
 const NOT_SENT: u16 = 1_006;
-/// When a client that was cut does well to come back, milliseconds.
+/// After how long a client that was cut should reconnect, milliseconds.
 const AFTER_CUT_MS: u64 = 1_000;
 
 /// The sentence in the `bye` of a client that is cut because memory is short.
@@ -20,7 +20,7 @@ const CUT_FOR_MEMORY: &str =
     "the gateway is short of memory (limits.memory_bytes_max), and this client held much of it";
 
 impl<S: Socket> Sessions<S> {
-    /// The connection is gone: so is all that was kept for it. What becomes of its socket.
+    /// Removes a connection and all that is kept for it. Returns how its socket closes.
     pub fn remove(&mut self, id: u32) -> Parting {
         let Some(mut gone) = self.connections.remove(id) else { return Parting::Linger };
         self.leave_behind(id, &mut gone);
@@ -30,7 +30,7 @@ impl<S: Socket> Sessions<S> {
         gone.link.parting
     }
 
-    /// Says goodbye: `bye`, then the close frame, behind what is queued already.
+    /// Closes a connection: queues `bye` and the close frame after what is queued already.
     pub fn close(&mut self, id: u32, why: Close, now: Now) {
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
@@ -41,7 +41,7 @@ impl<S: Socket> Sessions<S> {
         self.end(id, why, now);
     }
 
-    /// The last frame, behind what is queued.
+    /// Queues the close frame after what is queued already.
     pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ends(why.into(), &self.env.counters);
@@ -59,7 +59,7 @@ impl<S: Socket> Sessions<S> {
         self.last_is_queued(id, now);
     }
 
-    /// The last that a session has to say is queued: it goes out in time, or never.
+    /// Completes a close whose last frame is queued: the frame goes out within the grace time, or never.
     fn last_is_queued(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.socket.kick();
@@ -72,7 +72,8 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// The client's side ended the connection, for this cause. A close frame of its was answered by `reply`, raw bytes.
+    /// Handles a connection that the client's side ended, for this cause. `reply`: the answer to its close frame, raw
+    /// bytes.
     pub fn ended_by_client(&mut self, id: u32, cause: Ending, reply: &[u8], now: Now) {
         self.leave_all(id, now);
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -86,7 +87,7 @@ impl<S: Socket> Sessions<S> {
         self.last_is_queued(id, now);
     }
 
-    /// The host of a client is dead: nothing can be sent to it any more.
+    /// Ends the connection of a client whose host is dead, without a message.
     pub(super) fn give_up_dead(&mut self, id: u32, now: Now) {
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
@@ -100,10 +101,10 @@ impl<S: Socket> Sessions<S> {
         connection.socket.kick();
     }
 
-    /// Says goodbye to every client.
+    /// Closes all connections.
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
-            // One that has not taken what there was by now would not come to a goodbye behind it.
+            // A client that has not read what is queued would not reach a `bye` after it.
             let Some(Connection { session, .. }) = self.connections.get(id) else {
                 continue;
             };
@@ -115,13 +116,13 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Ends a session that cannot be waited for. What is queued is thrown away; `bye` and the close frame reach the
-    /// kernel in any case, so that the client finds them when it reads.
+    /// Cuts a client that cannot be waited for. What is queued is dropped; `bye` and the close frame are forced into
+    /// the kernel, so that the client finds them when it reads.
     pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
         self.cut_for(id, why, why.into(), now);
     }
 
-    /// As [`cut`](Self::cut), where the cause that is counted is not that of the close code.
+    /// As [`cut`](Self::cut), counted under `cause` instead of that of the close code.
     pub(super) fn cut_for(&mut self, id: u32, why: Close, cause: Ending, now: Now) {
         let after_ms = self.after_ms(id, why);
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
@@ -144,8 +145,8 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// When a client does well to come back, milliseconds. Those of a gateway that stops are spread, so that they do
-    /// not all knock at the next one's door at once.
+    /// After how long a client should reconnect, milliseconds. Clients of a stopping gateway are spread, so that they
+    /// do not all reconnect at once.
     pub(super) fn after_ms(&self, id: u32, why: Close) -> u64 {
         match why {
             Close::Shutdown => {
@@ -157,7 +158,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Gives up connections that did not take their last words in time.
+    /// Gives up connections that did not take their last frames in time.
     pub(super) fn give_up(&mut self, now: Now) {
         while let Some((id, serial)) = self.deadlines.next_to_give_up(now.mono_ns) {
             if let Some(connection) = self.connections.get_same(id, serial) {

@@ -1,4 +1,4 @@
-//! What a client has and what there is, in answers of bounded length: where one ends, the next goes on.
+//! The answers to `list` and `symbols`, of bounded length: where one ends, the next continues.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,22 +20,23 @@ use crate::time::clock::Now;
 
 /// Rows of one answer, at most; `"more":true` says that there are others.
 const ROWS_MAX: usize = 10_000;
-/// Instruments of another name that are passed over in one step.
+/// Instruments without a match that are passed over in one step.
 const PASSED_PER_STEP: usize = 8;
 
 /// The rows of an answer, written as they are found.
 #[derive(Default)]
 struct Rows {
-    /// Each behind a comma, but for the first.
+    /// Separated by commas.
     text: Vec<u8>,
     count: usize,
-    /// There is one that found no room.
+    /// A row has found no room.
     more: bool,
     long: LongAnswer,
 }
 
 impl Rows {
-    /// Takes in the rows of one symbol, all or none: so the next answer can begin behind a symbol. False once there is no room.
+    /// Adds the rows of one symbol, all or none, so that the next answer can begin after a symbol. False once there is
+    /// no room.
     fn take<R: Serialize>(&mut self, of_one: &[R]) -> bool {
         let before = self.text.len();
         for row in of_one {
@@ -60,11 +61,11 @@ pub(super) struct Listing {
 
 /// What a `list` shows next.
 enum Next {
-    /// The wildcards behind this text.
+    /// The wildcards after this text.
     Wildcards(Option<String>),
     /// Instruments from this one on.
     Listed(InstrumentId),
-    /// Awaited symbols behind this one.
+    /// Awaited symbols after this one.
     Awaited(Option<Rc<Symbol>>),
     Answer,
 }
@@ -73,15 +74,15 @@ enum Next {
 pub(super) struct SymbolListing {
     name: Option<Id>,
     rows: Rows,
-    /// `None`: what can be no symbol has no rows.
+    /// `None` if no symbol can match: then there are no rows.
     pattern: Option<Pattern>,
     /// The instrument that is looked at next.
     next: usize,
 }
 
 impl<S: Socket> Sessions<S> {
-    /// Begins to show every subscription of a session behind those of a symbol: wildcards by their texts, instruments in the
-    /// order of listing, awaited symbols by their texts.
+    /// Begins to list the subscriptions of a session after those of the symbol `after`: wildcards in text order,
+    /// instruments in listing order, awaited symbols in text order.
     pub(super) fn listing(
         &mut self,
         id: u32,
@@ -93,7 +94,7 @@ impl<S: Socket> Sessions<S> {
             Ok(Behind::Nothing) => Next::Wildcards(None),
             Ok(Behind::Wildcard(text)) => Next::Wildcards(Some(text)),
             Ok(Behind::Listed(instrument)) => Next::Listed(InstrumentId(instrument.0 + 1)),
-            // One that was listed meanwhile may be sent twice, and is not left out.
+            // If the symbol was listed meanwhile, the arm above applies, and rows may repeat.
             Ok(Behind::Awaited(symbol)) => Next::Awaited(Some(Rc::new(symbol))),
             Err(()) => {
                 self.no_such_row(id, name.as_ref(), now);
@@ -103,7 +104,7 @@ impl<S: Socket> Sessions<S> {
         Some(Listing { name, rows: Rows::default(), next })
     }
 
-    /// Shows what a session is subscribed to. True when that is done.
+    /// Writes the answer to a `list`. True when that is done.
     pub(super) fn go_on_listing(&mut self, id: u32, listing: &mut Listing, now: Now) -> bool {
         loop {
             let Listing { name, rows, next } = listing;
@@ -171,7 +172,7 @@ impl<S: Socket> Sessions<S> {
         wanted.channels().map(row).collect()
     }
 
-    /// Begins to show what there is behind a symbol, in the order of listing.
+    /// Begins to list the instruments after the symbol `after`, in listing order.
     pub(super) fn symbol_listing(
         &mut self,
         id: u32,
@@ -199,7 +200,7 @@ impl<S: Socket> Sessions<S> {
         Some(SymbolListing { name, rows: Rows::default(), pattern, next })
     }
 
-    /// Shows what there is. True when that is done.
+    /// Writes the answer to a `symbols`. True when that is done.
     pub(super) fn go_on_with_symbols(&mut self, id: u32, listing: &mut SymbolListing, now: Now) -> bool {
         let table = Arc::clone(&self.env.table);
         let SymbolListing { name, rows, pattern, next } = listing;
@@ -228,7 +229,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Answers with rows.
+    /// Sends an answer with rows.
     fn say_rows(&mut self, id: u32, (name, op, field): (Option<&Id>, &str, &str), rows: &Rows, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let frame = self.egress.text(|out| outcome::listing(name, op, field, (&rows.text, rows.more), out));
@@ -243,7 +244,7 @@ impl<S: Socket> Sessions<S> {
     }
 }
 
-/// Where an answer goes on.
+/// The row after which an answer begins.
 enum Behind {
     Nothing,
     Wildcard(String),
@@ -264,7 +265,7 @@ impl Behind {
     }
 }
 
-/// Takes in the wildcards behind a text, in the order of their texts.
+/// Adds the rows of the wildcards after a text, in text order.
 fn list_wildcards(wildcards: &[Wildcard], behind: Option<&str>, rows: &mut Rows) {
     let mut shown: Vec<(String, &Wildcard)> =
         wildcards.iter().map(|w| (w.selector().to_string(), w)).collect();

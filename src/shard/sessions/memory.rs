@@ -1,4 +1,4 @@
-//! What a shard does where memory is short: see [`shortage`](crate::shard::shortage).
+//! What a shard does when memory is short: see [`shortage`](crate::shard::shortage).
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::system::counters::Ending;
 use crate::system::memory::Memory;
 use crate::time::clock::Now;
 
-/// Outboxes that hold less are left alone: there is nothing to be gained.
+/// Outboxes that hold less than this are left alone, bytes: there is too little to gain.
 const QUEUE_BYTES_MIN: u64 = 4_096;
-/// Slow clients that hold less are not cut.
+/// Slow clients that hold less than this are not cut, bytes.
 const SLOW_BYTES_MIN: u64 = 16_384;
-/// Clients that keep up and hold less are never cut for want of memory.
+/// Clients that keep up and hold less than this are never cut because memory is short, bytes.
 const LARGE_BYTES_MIN: u64 = 1 << 20;
 
 impl<S: Socket> Sessions<S> {
-    /// Keeps to this bound from now on.
+    /// Keeps to this memory bound from now on.
     pub fn bound_by(&mut self, memory: Arc<Memory>) {
         self.shortage = Shortage::new(memory);
     }
@@ -50,7 +50,7 @@ impl<S: Socket> Sessions<S> {
 
     // ---- giving back ----------------------------------------------------------------------------------
 
-    /// Chooses the clients that give memory back. An earlier choice is dropped as far as it was not carried out.
+    /// Chooses the clients that give memory back. What is left of an earlier choice is dropped.
     pub fn relieve(&mut self, relief: Relief) {
         self.shortage.choose_anew();
         let mut slow = Vec::new();
@@ -89,7 +89,8 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// The last resort: all memory is in use, and slow clients hold too little of it.
+    /// Chooses large clients that keep up. The last resort: all memory is in use, and slow clients hold too little of
+    /// it.
     fn relieve_of_large(&mut self, mut left: u64) {
         let held = self.connections.iter_mut().map(|(id, c)| (c.held_bytes(), id, c.serial));
         let mut large: Vec<_> = held.filter(|(held, ..)| *held >= LARGE_BYTES_MIN).collect();
@@ -103,7 +104,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Takes back what one of the chosen clients holds. True if there are more.
+    /// Takes memory back from one of the chosen clients. True if there are more.
     pub(super) fn give_back(&mut self, now: Now) -> bool {
         let Some((id, serial, gives)) = self.shortage.next_giving() else { return false };
         if self.connections.is_same(id, serial) {
@@ -114,16 +115,16 @@ impl<S: Socket> Sessions<S> {
         }
         let more = self.shortage.has_giving();
         if !more {
-            // Chunks that wait to be lent again are no use to the rest of the process.
+            // The rest of the process cannot use chunks that wait to be lent again.
             self.egress.buffers().shrink();
         }
         more
     }
 
-    /// What is queued for a slow client is not sent after all: its subscriptions are dirty from there on.
+    /// Takes back what is queued for a slow client: its subscriptions become dirty from there on.
     fn take_queue_back(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        // A request that is carried out in portions may have ended subscriptions that frames are queued of.
+        // A request under way may have ended subscriptions whose frames are still queued.
         if connection.session.is_closing() || connection.request.work.is_some() {
             return;
         }

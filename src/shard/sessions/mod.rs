@@ -1,8 +1,8 @@
 //! All sessions of a shard, and the operations on them.
 //!
-//! [`Sessions`] consists of parts, and so does a [`Connection`]. The modules below are the operations that need several of
-//! them. Parts with rules of their own are modules of [`shard`](super): of these the operations see methods alone. The
-//! groups of flags that are declared here have no rules, and the operations set them.
+//! [`Sessions`] and [`Connection`] consist of parts. The modules below hold the operations that need several parts. A
+//! part with rules of its own is a module of [`shard`](super), and operations use only its methods. The groups of flags
+//! that are declared here have no rules, so operations set them directly.
 
 mod answering;
 mod awaiting;
@@ -65,21 +65,21 @@ use crate::session::{Policy, Session};
 use crate::system::counters::{Ending, ShardCounters};
 use crate::time::clock::Clock;
 
-/// All sessions of one shard, and what they want.
+/// All sessions of one shard, with the state that they share.
 pub struct Sessions<S> {
     env: Environment,
     connections: Connections<S>,
     /// What they are subscribed to.
     directory: Directory,
-    /// What goes out to them.
+    /// The output to them.
     egress: Egress,
-    /// What is due at some time.
+    /// Their deadlines.
     deadlines: Deadlines,
-    /// The means by which they read again.
+    /// What rereading sessions share.
     backfill: Backfill,
-    /// Steps that are left of this turn.
+    /// The step budget of the turn.
     steps: Steps,
-    /// What is done for them in portions.
+    /// Their work that is done in portions.
     workload: Workload,
     /// Pings that wait for the ring to be read.
     held_pings: HeldPings,
@@ -87,13 +87,13 @@ pub struct Sessions<S> {
     /// Where incidents are reported.
     reporter: IncidentReporter,
     shortage: Shortage,
-    /// The feed, and the clocks.
+    /// The state of the feed and of the clocks.
     surroundings: Surroundings,
-    /// Nothing is held back any more: the end is near.
+    /// The shard is ending: rates hold nothing back any more.
     draining: bool,
 }
 
-/// What the sessions of a shard are given, and do not change.
+/// What the sessions of a shard are given when they are created.
 struct Environment {
     options: SessionOptions,
     policy: Rc<Policy>,
@@ -105,29 +105,29 @@ struct Environment {
 
 /// A session with its socket.
 ///
-/// A write meets it in no near cache. So what a write needs comes first, on whole lines of memory, up to the first fields of
-/// [`Session`].
+/// It is in no near cache when a write begins. So the fields that a write needs come first, on whole cache lines, up to
+/// the first fields of [`Session`].
 #[repr(C, align(64))]
 struct Connection<S> {
     progress: Progress,
     link: Link,
-    /// No other session of this shard ever has it: the place of a connection is used again.
+    /// Unique in this shard, unlike the number of a connection, which is reused.
     serial: u64,
     socket: S,
     session: Session,
     who: Box<ClientInfo>,
-    /// When it came, microseconds since the Unix epoch.
+    /// When it connected, microseconds since the Unix epoch.
     since_us: u64,
     /// What it is subscribed to.
     holdings: Holdings,
     request: RequestState,
-    /// Pings that wait for what is sent before their answers.
+    /// Pings that wait for what has to be sent before their answers.
     pings: Pings,
-    /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
+    /// Total latency of its ticks, waits for its own socket included. `None` before the first measurement.
     way: Option<Box<Log2Histogram>>,
-    /// How it did since it was last at ease, where incidents are recorded.
+    /// Its states since it last kept up, if incidents are recorded.
     history: Option<Box<ClientHistory>>,
-    /// When the kernel may be asked next whether it hears of the other side, steady time.
+    /// When the kernel may be asked next about the client's host, steady time.
     ask_kernel_ns: u64,
 }
 
@@ -138,48 +138,48 @@ const _: () = assert!(
 
 /// How far a connection is behind the shard, besides what waits in its session.
 struct Progress {
-    /// What it reads again, while it resumes or catches up.
+    /// What it rereads, while it resumes or catches up.
     reading: Option<Box<Reading>>,
-    /// It has caught up, and is to be sent `joined`, with how many ticks were missed on the way.
+    /// How many ticks it missed while catching up. Set once it has caught up, until it is sent `joined`.
     seam: Option<u64>,
-    /// The number of the [`ReplayStatus`] that it was sent.
+    /// The version of the [`ReplayStatus`] that it was sent.
     status: u64,
     /// It is one of the [readers](super::readers).
     reads: bool,
 }
 
-/// How the socket of a connection does.
+/// The state of the socket of a connection.
 struct Link {
-    /// Looked at again and again, because its socket was full.
+    /// It is checked periodically, because its socket was full.
     watched: bool,
-    /// The socket failed, or did not take its last words in time.
+    /// The socket failed, or did not take the last frames in time.
     dead: bool,
-    /// It was above `ok` at some time.
+    /// Its back-pressure level was above `ok` at some time.
     slowed: bool,
     /// Why it ends, once it does.
     ending: Option<Ending>,
-    /// What becomes of the socket then.
+    /// How the socket closes then.
     parting: Parting,
 }
 
-/// What a client may ask for, and what it has asked for.
+/// What a client may request, and what it has requested.
 struct RequestState {
     /// The request that is under way: until it is answered, the client is not read from.
     work: Option<Box<Work>>,
-    /// What that waits for, besides its turn.
+    /// What that request waits for, besides its turn.
     waits_for: Option<WaitsFor>,
     /// It waits for a turn in the [`Workload`].
     at_work: bool,
-    /// Requests that it may still make.
+    /// What it may still request.
     allowance: Allowance,
 }
 
-/// What a request under way waits for, besides its turn: it is not put to work before.
+/// What a request under way waits for, besides its turn. It gets no turn before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitsFor {
-    /// The index of the ring, of a `resume`.
+    /// The index of the ring, for a `resume`.
     Plan,
-    /// That one long answer less is being written.
+    /// A permit to write a long answer.
     LongAnswer,
 }
 
@@ -210,12 +210,12 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Measures what happens from now on.
+    /// Measures with this meter from now on.
     pub fn measure_with(&mut self, meter: Meter) {
         self.egress.measure_with(meter);
     }
 
-    /// Reads what is no longer in the ring here from now on.
+    /// Sets the source of ticks that the ring no longer holds.
     pub fn read_past_at(&mut self, client: HistoryClient) {
         self.backfill.read_history_at(client);
     }
@@ -227,23 +227,23 @@ impl<S: Socket> Sessions<S> {
         self.egress.meter().end(machine_ns);
     }
 
-    /// The figures and limits of the sessions.
+    /// The options and limits of the sessions.
     pub(super) fn options(&self) -> &SessionOptions {
         &self.env.options
     }
 
-    /// What the shard counts.
+    /// The counters of the shard.
     pub(super) fn counters(&self) -> &ShardCounters {
         &self.env.counters
     }
 
-    /// Whether the shard ends.
+    /// Whether the shard is ending.
     pub(super) fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// Steps that were taken since the shard began. Between the beginnings of two turns they are at most
-    /// [`steps_per_turn_max`](super::ClientLimits::steps_per_turn_max).
+    /// Steps taken since the shard began. Between the beginnings of two turns, at most
+    /// [`steps_per_turn_max`](super::ClientLimits::steps_per_turn_max) are added.
     pub fn steps(&self) -> u64 {
         self.steps.taken()
     }

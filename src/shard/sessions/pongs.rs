@@ -7,11 +7,11 @@ use crate::shard::pongs::Held;
 use crate::shard::socket::Socket;
 use crate::time::clock::{MS, Now};
 
-/// Pings that are answered in one turn, so that what else sessions wait for is not delayed by them.
+/// Pings that are answered in one turn, so that they do not delay other work for sessions.
 const PONGS_PER_TURN: usize = 256;
 
 impl<S: Socket> Sessions<S> {
-    /// Answers a ping, now or when the shard has come to what the ring holds now.
+    /// Answers a ping, now or when the shard has read what the ring holds now.
     pub(super) fn ping(&mut self, id: u32, name: Option<Id>, t: Option<Echo>, now: Now) {
         let Some(serial) = self.connections.get(id).map(|connection| connection.serial) else { return };
         let held = Held::new((id, serial), (name, t), self.env.ring.published(), now.wall_ns / 1_000);
@@ -29,7 +29,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Answers pings whose ticks have been read. True if there are more of those.
     pub(super) fn pong_held(&mut self, now: Now) -> bool {
-        // What was lost on the way goes first.
+        // Subscriptions that missed ticks recover first.
         if self.directory.is_sweeping() {
             return false;
         }
@@ -44,8 +44,8 @@ impl<S: Socket> Sessions<S> {
         self.held_pings.has_next(cursor)
     }
 
-    /// Answers a ping behind all that the client has to be sent before: what is sent in portions, and what waits for its
-    /// window.
+    /// Answers a ping after all that the client has to be sent first: what is sent in portions, and what its window
+    /// holds back.
     fn pong_in_order(&mut self, held: Held, now: Now) {
         let (id, _) = held.client();
         self.recover(id, now);
@@ -79,7 +79,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Answers the pings of a client before which nothing has to be sent any more.
+    /// Answers the withheld pings of a client before which nothing is left to send.
     fn pong_withheld(&mut self, id: u32, now: Now) {
         while let Some(connection) = self.connections.get_mut(id)
             && let session = &connection.session

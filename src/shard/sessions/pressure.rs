@@ -1,4 +1,5 @@
-//! What happens as time goes by: heartbeats, slow clients are judged and warned, those that read nothing cut, dead peers given up.
+//! Timed checks: sends heartbeats, judges and warns slow clients, cuts those that read nothing, and gives up dead
+//! peers.
 
 use super::Sessions;
 use crate::protocol::close::Close;
@@ -7,32 +8,32 @@ use crate::session::{Kernel, Level, Verdict};
 use crate::shard::socket::Socket;
 use crate::time::clock::{MS, Now, SECOND};
 
-/// Heartbeats sent in one turn: those of clients that came at the same moment are due at the same moment, and the feed is
-/// not to wait for all of them.
+/// Heartbeats sent in one turn. Those of clients that connected together are due together, and the feed must not wait
+/// for all of them.
 const HEARTBEATS_PER_TURN: usize = 64;
-/// Sessions whose socket was full that are looked at in one turn.
+/// Watched sessions that are checked in one turn.
 const WATCHED_PER_TURN: usize = 64;
-/// How often the kernel is asked at most whether it hears of a client's host.
+/// The shortest interval at which the kernel is asked about a client's host, nanoseconds.
 const ASK_KERNEL_NS: u64 = SECOND;
 
-/// What the clock of the kernel may be coarser by than ours.
+/// How much coarser the kernel's clock may be than the shard's, nanoseconds.
 const GRAIN_NS: u64 = 50 * MS;
 
-/// What the kernel hears of the host of a client that takes nothing.
+/// What the kernel knows of the host of a client that takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     /// It acknowledges, or there is nothing to acknowledge, or the system does not report it.
     Answers,
-    /// Nothing since the client took something last, but not for long enough.
+    /// It has been silent since the client last took something, but not for long enough to be dead.
     Silent,
     /// It has acknowledged nothing for too long.
     Dead,
-    /// It was asked a moment ago.
+    /// The kernel was asked a moment ago.
     Unasked,
 }
 
 impl<S: Socket> Sessions<S> {
-    /// Judges the sessions that lost a tick in this turn for want of room.
+    /// Judges the sessions that lost a tick in this turn because there was no room.
     #[cold]
     pub(super) fn on_overflow(&mut self, now: Now) {
         for (id, disconnects) in self.deadlines.take_overflowed() {
@@ -44,7 +45,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Looks at a session again and again from now on.
+    /// Has a session checked periodically from now on.
     pub(super) fn watch_over(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !std::mem::replace(&mut connection.link.watched, true) {
@@ -52,7 +53,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Looks at the sessions whose socket was full, where it is time. True if it did.
+    /// Checks some of the watched sessions, if a round is due. True if it did.
     pub(super) fn watch(&mut self, now: Now) -> bool {
         if self.deadlines.left_of_round() == 0 {
             if !self.deadlines.begin_round(now.mono_ns) {
@@ -73,8 +74,8 @@ impl<S: Socket> Sessions<S> {
             } else {
                 self.deadlines.watch_on(id, serial);
             }
-            // Where the kernel alone stood still, nothing else reports that it moves again; nor that pings are not counted any
-            // more, because no requests are read.
+            // Nothing else reports that a stalled kernel moves again, or that unanswered pings no longer count because
+            // the client is not read from.
             self.go_on_answered(id, now);
             self.recover(id, now);
         }
@@ -84,7 +85,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Judges one session and sends it its levels. True if it needs no more looks.
+    /// Judges one session and sends it its levels. True if it needs no more checks.
     pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
@@ -109,11 +110,11 @@ impl<S: Socket> Sessions<S> {
         verdict.at_ease
     }
 
-    /// Asks the kernel whether the host of a client is still there: where nothing has been heard of the client for half the
-    /// time after which a host is dead, or with `at_once`; at most once a second.
+    /// Asks the kernel whether the host of a client is still there, if the client has been silent for half of
+    /// `dead_peer_ms`, or with `at_once`; at most once per second.
     ///
-    /// A client that stopped reading and a host that vanished look alike from here, and it is the kernel that can tell: the
-    /// host of the first answers the probes of its closed window.
+    /// A client that stopped reading and a host that vanished look alike to the shard. Only the kernel can tell: the
+    /// host of the former answers the probes of its closed window.
     fn look_at_host(&mut self, id: u32, at_once: bool, kernel: Kernel, now: Now) -> Host {
         let dead_peer_ns = self.env.options.times.dead_peer_ms * MS;
         let Some(connection) = self.connections.get_mut(id) else { return Host::Answers };
@@ -155,7 +156,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Keeps count of the sessions on each level.
+    /// Updates the counts of sessions on each level.
     pub(super) fn count_level(&mut self, from: Level, to: Level) {
         let gauge = |level| match level {
             Level::Ok => None,
@@ -190,7 +191,7 @@ impl<S: Socket> Sessions<S> {
             let due_ns = now.mono_ns + self.env.options.times.heartbeat_ms * MS;
             self.deadlines.beat_at(due_ns, id, serial);
             let kernel = Kernel { unacked: connection.socket.unacked() };
-            // A watched one is looked at often enough, and two looks in one moment would see no progress.
+            // A watched session is checked often enough, and two checks at one moment would see no progress.
             let stalled = !connection.link.watched && connection.session.look_at(kernel, now.mono_ns);
             let blocked = connection.session.is_blocked();
             if connection.session.is_dead(now.mono_ns) {
@@ -217,7 +218,7 @@ impl<S: Socket> Sessions<S> {
         any
     }
 
-    /// One heartbeat and one ping. A socket that takes nothing holds one of each at most.
+    /// Queues one heartbeat and one ping. At most one of each waits for a socket that takes nothing.
     fn beat(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.session.has_urgent() {

@@ -1,5 +1,5 @@
-//! Rates: what `max_hz` holds back is let go at the points of a grid of periods, all that a session has waiting on that
-//! rate at once, so that one write carries it. Sessions have grids of their own, so that they do not all come due
+//! Rates: what `max_hz` holds back is released on a grid of periods, for all subscriptions of a session with that rate
+//! at once, so that one write carries it. Each session has a grid phase of its own, so that they are not all due
 //! together.
 
 use super::Sessions;
@@ -7,7 +7,7 @@ use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
 impl<S: Socket> Sessions<S> {
-    /// Lets go what is due. True if there was any.
+    /// Releases what is due. True if there was any.
     pub(super) fn release(&mut self, now: Now) -> bool {
         let mut any = false;
         while self.deadlines.releases(now.mono_ns)
@@ -23,7 +23,7 @@ impl<S: Socket> Sessions<S> {
         any
     }
 
-    /// Lets go everything at once, and holds nothing back any more.
+    /// Releases everything at once, and holds nothing back any more.
     pub(in crate::shard) fn hold_nothing(&mut self, now: Now) {
         self.draining = true;
         for id in self.ids() {

@@ -1,8 +1,8 @@
-//! Sessions that resume or catch up read on in turns: see [`readers`](crate::shard::readers).
+//! Sessions that resume or catch up reread in turns: see [`readers`](crate::shard::readers).
 //!
-//! All of them together look at so many positions in a turn, and what is read for one waits in its outbox no further than its
-//! socket may be expected to take soon: the ring keeps it as well. So many that come back at once take little memory, and
-//! others do not wait for them.
+//! All of them together look at a limited number of positions per turn. Reread data waits in an outbox only as far as
+//! the socket is likely to take it soon, since the ring keeps it, too. So many clients that return at once take little
+//! memory, and others do not wait for them.
 
 use super::Sessions;
 use crate::shard::positions::Cover;
@@ -10,11 +10,11 @@ use crate::shard::reading::{Reading, Stop};
 use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// Sessions whose reading is looked at in one turn.
+/// Rereading sessions that are visited in one turn.
 const READERS_PER_TURN: usize = 256;
 
 impl<S: Socket> Sessions<S> {
-    /// Lets readers read on, as many as this turn has room for.
+    /// Has rereading sessions continue, as far as this turn has positions.
     pub(super) fn read_all(&mut self, now: Now) {
         self.take_answers(now);
         self.backfill.readers().begin();
@@ -25,7 +25,7 @@ impl<S: Socket> Sessions<S> {
             let Some((id, serial)) = self.backfill.readers().next() else { break };
             match self.connections.get_same(id, serial) {
                 Some(connection) if connection.progress.reading.is_some() => {
-                    // What else it waits for has waited longer than what it reads.
+                    // Its dirty subscriptions have waited longer than what it rereads.
                     if connection.session.waiting() > 0 {
                         self.recover(id, now);
                     }
@@ -64,7 +64,7 @@ impl<S: Socket> Sessions<S> {
             };
             let Some((position, key)) = reading.ways().pop() else { break Stop::Paused };
             self.backfill.take_slots(1);
-            // One that it has left needs not be read.
+            // A stream that it has unsubscribed from need not be read.
             let Some(place) = connection.holdings.place(key) else { continue };
             let Some(tick) = self.env.ring.at(position) else {
                 reading.read_from(key, position);
@@ -73,7 +73,7 @@ impl<S: Socket> Sessions<S> {
             sent_any |= self.read_tick(id, place, tick, reading, now);
             self.backfill.go_on_behind(key, position, reading.ways());
         };
-        // What it was lent to read what it had found is no other's.
+        // Positions that were added to read what it had found are not for others.
         self.backfill.keep_slots(had);
         let next = reading.ways().next_position();
         reading.set_at(next.unwrap_or(self.backfill.cursor()));

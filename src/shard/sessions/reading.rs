@@ -1,13 +1,13 @@
-//! Reading again: sessions that resume or catch up are sent what the ring, and the history, hold, then the stream, with no
-//! hole and no repeat.
+//! Rereading: sessions that resume or catch up are sent what the ring and the history hold, then the live stream, with
+//! no hole and no repeat.
 //!
-//! A subscription that is read for is left out of the fan-out while its session reads on from some position, as much as
-//! there is room for; when that reading has come to where the shard reads, between two turns, the subscription is current.
-//! What the ring holds no more is asked of the [history](crate::history), a block at a time, for clients that catch up, of
-//! which there are only so many: the session waits for it, the shard does not. What is kept nowhere is recovered from the last
-//! value.
+//! While a session rereads for a subscription, as fast as there is room, the fan-out leaves the subscription out. When
+//! the session reaches the position of the shard, between two turns, the subscription is current. What the ring no
+//! longer holds is requested from the [history](crate::history), a block at a time, for clients that catch up, whose
+//! number is limited: the session waits for the answer, the shard does not. What neither holds is recovered from the
+//! last value.
 //!
-//! A catch-up reads position by position; a resume reads its own streams alone: see [`ways`](crate::shard::ways).
+//! A catch-up reads position by position; a resume reads only its own streams: see [`ways`](crate::shard::ways).
 
 use super::Sessions;
 use crate::history::{Answer, HistoryClient, Ticket, Unasked};
@@ -25,28 +25,28 @@ use crate::time::clock::Now;
 const TICKS_PER_STEP: usize = 16;
 
 impl<S: Socket> Sessions<S> {
-    /// A session has to read a stream from this tick of it on.
+    /// Has a session read a stream from the tick at this position on.
     pub(super) fn read_from(&mut self, id: u32, key: Key, position: u64) {
         if let Some(reading) = self.reading(id, position) {
             reading.read_from(key, position);
         }
     }
 
-    /// A session has to read what there is of a stream from this position on, where it may have no tick.
+    /// Has a session read a stream from this position on, where the stream need not have a tick.
     pub(super) fn read_behind(&mut self, id: u32, key: Key, position: u64) {
         if let Some(reading) = self.reading(id, position) {
             reading.read_behind(key, position);
         }
     }
 
-    /// A session has to read what was recorded of a stream. States are sent as they are when it has caught up.
+    /// Has a session read what was recorded of a stream. Of states, the newest is sent when it has caught up.
     pub(super) fn read_since(&mut self, id: u32, key: Key, beginning: Beginning) {
         if let Some(reading) = self.reading(id, self.backfill.cursor()) {
             reading.read_since(key, beginning);
         }
     }
 
-    /// Sends a client `joined` when it has caught up: at once, where nothing of what it asked for has to be read.
+    /// Sends a client `joined` when it has caught up: at once, if nothing that it requested has to be read.
     pub(super) fn catch_up(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match &mut connection.progress.reading {
@@ -66,11 +66,11 @@ impl<S: Socket> Sessions<S> {
         Some(reading)
     }
 
-    /// Gives a client a place for catching up, unless it has one. It is given back when the reading ends, of
-    /// whatever was accepted.
+    /// Gives a client a catch-up slot, unless it has one. The slot is released when its rereading ends, whatever was
+    /// accepted.
     ///
     /// # Errors
-    /// Which bound leaves no place.
+    /// The limit that leaves no slot.
     pub(super) fn take_place(&mut self, id: u32, now: Now) -> Result<(), &'static str> {
         self.env.options.catch_ups.has_place(self.catching_up(id))?;
         let Some(connection) = self.connections.get(id) else { return Ok(()) };
@@ -95,11 +95,11 @@ impl<S: Socket> Sessions<S> {
         self.backfill.all_readers().filter(catches_up).count()
     }
 
-    /// A client that catches up more slowly than ticks come has no more use for its place: it goes on with the present, and
-    /// a gap names what it misses.
+    /// Ends the catch-up of a client that comes no nearer to the present: it continues with the live stream, and a gap
+    /// names what it misses.
     pub(super) fn let_go_late(&mut self, id: u32, now: Now) {
         let cursor = self.backfill.cursor();
-        // Not before a request that adds to it is carried out.
+        // Not while a request that may add to it is under way.
         let connection = self.connections.get_mut(id).filter(|c| c.request.work.is_none());
         let Some(connection) = connection else { return };
         let bounds = &self.env.options.catch_ups;
@@ -109,10 +109,10 @@ impl<S: Socket> Sessions<S> {
         self.end_reading(id, &reading, now);
     }
 
-    /// Sends a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
-    /// if it can go on at once.
+    /// Sends a session what it rereads, as far as there is room and this turn has positions left. True if it can
+    /// continue at once.
     pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
-        // Not before a request that adds to it is carried out.
+        // Not while a request that may add to it is under way.
         let connection = self.connections.get_mut(id).filter(|c| c.request.work.is_none());
         let Some(connection) = connection else { return false };
         let ticket = Ticket { session: id, serial: connection.serial };
@@ -128,7 +128,7 @@ impl<S: Socket> Sessions<S> {
             Stop::Paused => return self.put_back(id, reading),
             Stop::Lacking => {
                 let want = reading.want();
-                // A resume has what the ring holds: a block for each of many that come back would be too much memory.
+                // A resume uses the ring alone: a block for each of many returning clients would take too much memory.
                 let client = self.backfill.history().filter(|_| reading.catches_up());
                 match client.map_or(Err(Unasked::Ended), |client| client.ask(ticket, want)) {
                     Ok(()) => {
@@ -146,7 +146,7 @@ impl<S: Socket> Sessions<S> {
         false
     }
 
-    /// Leaves a reading for later. True if there is room to go on.
+    /// Keeps a reading for later. True if there is room to continue.
     fn put_back(&mut self, id: u32, reading: Box<Reading>) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         connection.progress.reading = Some(reading);
@@ -177,7 +177,7 @@ impl<S: Socket> Sessions<S> {
         stop
     }
 
-    /// Sends a session a tick that it reads, if that is new to it.
+    /// Sends a session a reread tick, if it is new to the session.
     pub(super) fn read_tick(
         &mut self,
         id: u32,
@@ -191,7 +191,7 @@ impl<S: Socket> Sessions<S> {
         let Some(subscription) = self.directory.at(key, place) else { return false };
         let Some(symbol) = self.env.table.get(tick.instrument) else { return false };
         if subscription.is_pending() {
-            // States have none.
+            // States have no beginning.
             let Some(beginning) = reading.beginning(key) else { return false };
             if tick.rx_ns < beginning.since_ns() {
                 connection.pass(subscription, tick.seq);
@@ -214,7 +214,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Takes what the history answers.
+    /// Takes the answers of the history.
     pub(super) fn take_answers(&mut self, now: Now) {
         while let Some(Answer { ticket, want, found }) = self.backfill.history().and_then(HistoryClient::take)
         {
@@ -237,7 +237,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// All there is was read.
+    /// Ends a reading: the last values stand for what was not read.
     fn end_reading(&mut self, id: u32, reading: &Reading, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let missed = reading.missed() > 0;
@@ -247,11 +247,11 @@ impl<S: Socket> Sessions<S> {
                 continue;
             }
             let fresh = match key.channel() {
-                // What came since the client asked is still to be sent, number by number.
+                // No snapshot if newer ticks are still to be sent, number by number.
                 Some(_) => {
                     let last = self.env.ring.last_value(key);
                     let same = last.filter(|last| last.head == subscription.accounted_seq());
-                    // One that is of the time that was asked for is still on its way here, or was missed.
+                    // A last value of the requested time or later is still to be read from the ring, or was missed.
                     let old = |begins: &&Beginning| {
                         same.is_some_and(|last| last.tick.is_none_or(|tick| tick.rx_ns < begins.since_ns()))
                     };
@@ -274,7 +274,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let catches_up = connection.progress.reading.as_ref().is_some_and(|reading| reading.catches_up());
-        // Nor while a request is carried out, which may ask for more of the past.
+        // Nor while a request is under way, which may request more of the past.
         let is_asked = connection.request.work.is_some();
         if catches_up || is_asked || connection.session.waiting() > 0 || connection.session.is_closing() {
             return;
@@ -287,7 +287,7 @@ impl<S: Socket> Sessions<S> {
     }
 }
 
-/// How the books stand after a tick that was read.
+/// What a reread tick adds to the ledger.
 fn counts_of(tick: &Tick, missing: Option<Missing>) -> Ledger {
     let mut counts = Ledger::default();
     counts.dropped += missing.map_or(0, |missing| missing.to - missing.from + 1);

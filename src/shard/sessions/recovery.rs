@@ -1,5 +1,5 @@
-//! What subscriptions missed is sent from the last values: of a session that had no room, of all that a lapped shard lost
-//! ticks of, of what rates held back when a gap came. In portions, as the session takes them.
+//! Recovery: dirty subscriptions are sent what they missed from the last values, in portions. They are dirty because
+//! there was no room, the shard was lapped, or a gap came while a rate held them back.
 
 use super::Sessions;
 use crate::model::instrument::InstrumentId;
@@ -9,12 +9,12 @@ use crate::session::{Missing, Subscription};
 use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// Subscriptions of a session that are sent what they missed at once, before others have their turn.
+/// Subscriptions of a session that recover before other sessions have their turn.
 const RECOVERED_AT_ONCE: usize = 64;
 
 impl<S: Socket> Sessions<S> {
-    /// Sends a session's dirty subscriptions what they missed, as far as there is room and there are steps; the rest has its
-    /// turn.
+    /// Sends a session's dirty subscriptions what they missed, as far as there is room and there are steps; the rest
+    /// waits for a turn.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
         let (mut sent_any, mut gap, mut left) = (false, None, RECOVERED_AT_ONCE);
         while self.connections.get_mut(id).is_some_and(|connection| connection.session.can_recover()) {
@@ -42,8 +42,8 @@ impl<S: Socket> Sessions<S> {
         self.pong_recovered(id, now);
     }
 
-    /// Sends a session what one of its subscriptions missed, and counts it; returns the loss that it reports due to
-    /// slowness. `None` if there is no such subscription.
+    /// Sends a session what one of its subscriptions missed, and counts it. Returns the loss due to slowness that was
+    /// reported, if any; the outer `None` if there is no such subscription.
     fn tell_missed(&mut self, id: u32, key: Key, now: Now) -> Option<Option<Missing>> {
         let connection = self.connections.get_mut(id)?;
         let place = connection.holdings.place(key)?;
@@ -61,7 +61,7 @@ impl<S: Socket> Sessions<S> {
         Some(told.slowness().filter(|_| counts.dropped > 0))
     }
 
-    /// Sends a session the state of an instrument, if that waits for room.
+    /// Sends a session the state of an instrument, if the state waits for room.
     #[cold]
     pub(super) fn tell_state(&mut self, id: u32, instrument: InstrumentId, now: Now) {
         let key = Key::new(instrument, Stream::Status);
@@ -69,14 +69,14 @@ impl<S: Socket> Sessions<S> {
         let Some(place) = connection.holdings.place(key) else { return };
         let Some(subscription) = self.directory.at(key, place) else { return };
         let Some(symbol) = self.env.table.get(instrument) else { return };
-        // It stays in the queue, where nothing is left to be sent of it.
+        // Its entry stays in the queue, with nothing left to send.
         let told = subscription.catch_up(Stream::Status, self.env.ring.last_value(key));
         let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
         self.egress.frames().catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
     }
 
-    /// A gap of the feed, where rates hold values back that came before it: those are sent first, for nothing that comes
-    /// later can stand for them.
+    /// Delivers a gap of the feed. Earlier values that rates hold back are sent first, because no later value may stand
+    /// for them.
     #[cold]
     pub(super) fn gap_after_held(&mut self, packed: Packed<'_>, now: Now) {
         let key = packed.key();
@@ -84,13 +84,13 @@ impl<S: Socket> Sessions<S> {
         for id in held.map(|s| s.session).collect::<Vec<_>>() {
             self.tell_held(id, key, now);
         }
-        // Those of sessions that have gone.
+        // What is left belongs to sessions that are gone.
         self.directory.of(key).iter_mut().filter(|s| s.is_held()).for_each(Subscription::lapse);
         self.tick(packed, now);
     }
 
-    /// Sends a session what a rate holds back of a subscription, if there is room. If there is none, it is behind, and waits;
-    /// it stays among what the rate holds back, where nothing is left to be sent of it.
+    /// Sends a session what a rate holds back of a subscription. If there is no room, the subscription becomes dirty.
+    /// Its entry with the rate stays, with nothing left to send.
     fn tell_held(&mut self, id: u32, key: Key, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some(place) = connection.holdings.place(key) else { return };
@@ -103,7 +103,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Goes on with a sweep after lost ticks. True if none is left: until then the ring is not to be read.
+    /// Continues a sweep after lost ticks. True once it is finished: until then the ring is not read.
     pub(super) fn sweep(&mut self, now: Now) -> bool {
         let Self { directory, connections, workload, env, .. } = self;
         let mut missed = |session, key| {

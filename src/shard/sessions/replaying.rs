@@ -1,4 +1,4 @@
-//! The status of the replay is sent to every client: the newest only, behind the ticks that were published before.
+//! Sends the status of the replay to every client: the newest only, after the ticks that were published before it.
 
 use super::Sessions;
 use crate::protocol::Id;
@@ -9,12 +9,12 @@ use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
 impl<S: Socket> Sessions<S> {
-    /// Whether the replay shows a status that was not sent yet.
+    /// Whether the replay has published a status that was not sent yet.
     pub(super) fn has_new_status(&self) -> bool {
         self.replay_status.is_old(self.env.options.replay_control.as_deref())
     }
 
-    /// Sends every client where the replay is, if that is new and this shard has read the ring so far.
+    /// Sends every client the status of the replay, if it is new and this shard has read the ticks before it.
     pub(super) fn show_status_to_all(&mut self, now: Now) {
         let control = self.env.options.replay_control.as_deref();
         if self.has_new_status() && self.replay_status.update(control, self.backfill.cursor()) {
@@ -24,7 +24,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Sends one client the status that it has not got yet, if there is room: a slow one gets the newest later.
+    /// Sends one client the status, unless it has been sent it, if there is room: a slow client gets the newest later.
     pub(super) fn show_status(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let version = self.replay_status.version();
@@ -38,7 +38,7 @@ impl<S: Socket> Sessions<S> {
         self.queue(id);
     }
 
-    /// Passes on what a client asks of the replay.
+    /// Passes on a replay command of a client, and answers it.
     pub(super) fn control(&mut self, id: u32, name: Option<&Id>, control: &Control, now: Now) {
         let peer = self.connections.get(id).and_then(|connection| connection.who.peer);
         let refused = match &self.env.options.replay_control {

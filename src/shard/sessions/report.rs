@@ -6,24 +6,23 @@ use crate::shard::report::{ClientRow, Report, ReportQuery, SortBy, Standing};
 use crate::shard::socket::Socket;
 use crate::time::clock::{MS, Now};
 
-/// Subscriptions that are looked at for reports in one turn: ticks wait meanwhile.
+/// Subscriptions that are examined for reports in one turn, because ticks wait meanwhile.
 const SUBSCRIPTIONS_PER_TURN: usize = 10_000;
 
-/// A number that is the greater the slower the figures are: the 99th percentile counts, then the mean, in microseconds of which
-/// there are fewer than 2^32.
+/// Ranks figures, slower ones higher: by the 99th percentile, then by the mean, both in microseconds and below 2^32.
 fn slowness(figures: &CoarseFigures) -> u64 {
     ((figures.p99_ns / 1_000) << 32) | (figures.mean_ns / 1_000)
 }
 
 impl<S: Socket> Sessions<S> {
-    /// The worst `limit` clients of this shard, at once.
+    /// Lists the worst `limit` clients of this shard in one call.
     pub fn report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Vec<ClientRow> {
         let mut report = self.start_report(ReportQuery { sort, limit, after: None }, shard, now);
         while !self.go_on_with(&mut report, now) {}
         report.into_rows()
     }
 
-    /// Finds out which clients of this shard, number `shard`, are asked for.
+    /// Begins a report: selects the clients of this shard, number `shard`, that are `asked` for.
     pub(in crate::shard) fn start_report(&mut self, asked: ReportQuery, shard: usize, now: Now) -> Report {
         let ReportQuery { sort, limit, after } = asked;
         let weigh = |connection: &Connection<S>| {
@@ -44,12 +43,12 @@ impl<S: Socket> Sessions<S> {
         Report::of(standings.filter(|(standing, _)| behind(standing)).collect(), limit)
     }
 
-    /// Looks at some more of its clients. True if it is finished.
+    /// Adds rows of some more clients to a report. True if it is finished.
     pub(in crate::shard) fn go_on_with(&mut self, report: &mut Report, now: Now) -> bool {
         let mut looked_at = 0;
         while looked_at < SUBSCRIPTIONS_PER_TURN {
             let Some((standing, id)) = report.next() else { return true };
-            // One that has gone meanwhile is left out.
+            // A client that has left meanwhile is left out.
             if self.connections.is_same(id, standing.serial())
                 && let Some(row) = self.row(id, standing, now)
             {
@@ -65,7 +64,8 @@ impl<S: Socket> Sessions<S> {
         let (mut subscriptions, mut heads, mut pending) = (0, 0_u64, 0);
         for (key, place) in connection.holdings.on_channels() {
             let subscription = self.directory.at(key, place)?;
-            // What the shard has not read yet was not offered: only a dirty subscription is behind the last value.
+            // Ticks that the shard has not read yet are not offered: only a dirty subscription is behind the last
+            // value.
             let head = match subscription.is_dirty() {
                 true => self.env.ring.last_value(key).map_or(0, |last| last.head),
                 false => 0,

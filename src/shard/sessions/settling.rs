@@ -1,21 +1,21 @@
-//! What waits, and what rates hold back, after a request has changed subscriptions.
+//! Settling: a request that has changed subscriptions updates the queue of dirty ones, and what rates hold back.
 
 use super::{Connection, Sessions};
 use crate::session::Hold;
 use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// How a request takes what waits and what rates hold back into account, after it has changed subscriptions.
+/// The progress of a request that settles.
 #[derive(Default)]
 pub(super) struct Settling {
-    /// Waiting subscriptions that are still to be asked whether they are there; `None` before that was counted.
+    /// Entries of the queue of dirty subscriptions that are still to be examined; `None` before they are counted.
     waiting: Option<usize>,
-    /// The rate, and which of what it holds back is next.
+    /// The entry that is examined next: its rate, and its index among what that rate holds back.
     held: (usize, usize),
 }
 
 impl Settling {
-    /// Where no subscription has ended.
+    /// For a request that has ended no subscription.
     pub(super) fn of_rates() -> Self {
         Self { waiting: Some(0), ..Self::default() }
     }
@@ -34,7 +34,7 @@ impl<S: Socket> Sessions<S> {
         is_done
     }
 
-    /// Has what was held back by a rate wait for room where its subscription has another now, and forgets what waits for
+    /// Releases what a rate holds back of subscriptions that have another rate now, and drops the entries of
     /// subscriptions that have ended. True when that is done.
     pub(super) fn settle(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
         let (directory, steps) = (&self.directory, &mut self.steps);

@@ -1,4 +1,4 @@
-//! One turn of a shard, for its sessions: the order of all that there is to do.
+//! One turn of a shard: the order of all work for its sessions.
 
 use super::Sessions;
 use crate::protocol::close::Close;
@@ -10,10 +10,10 @@ use crate::time::clock::Now;
 const TICKS_PER_TURN: usize = 256;
 /// Sessions written to in one turn.
 const FLUSHES_PER_TURN: usize = 64;
-/// Of those that read again, besides these.
+/// Rereading sessions written to in one turn, besides these.
 const BULK_FLUSHES_PER_TURN: usize = 4;
 
-/// What a turn has led to.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) struct Turn {
     batch: Batch,
@@ -26,14 +26,14 @@ impl Turn {
         self.goes_on
     }
 
-    /// Whether the ring had no ticks.
+    /// Whether no ticks were read from the ring.
     pub(in crate::shard) fn is_idle(self) -> bool {
         self.batch.is_empty()
     }
 }
 
 impl<S: Socket> Sessions<S> {
-    /// One turn, with ticks of the ring.
+    /// Does one turn, with ticks from the ring.
     pub(in crate::shard) fn turn(&mut self, reader: &mut TickReader, now: Now) -> Turn {
         self.look_around(now);
         self.steps.begin_turn();
@@ -50,21 +50,21 @@ impl<S: Socket> Sessions<S> {
         let beats = self.heartbeats(now) | self.watch(now);
         self.give_up(now);
         self.publish_counts();
-        // Also those that a write gave room.
+        // Also sessions that got room by a write.
         let reading = self.backfill.can_read();
         let goes_on = more || beats || waiting || reading || released || ponged || !batch.is_empty();
         Turn { batch, goes_on }
     }
 
-    /// Fans out ticks of the ring, as many as a turn has.
+    /// Fans out ticks from the ring, as many as a turn may read.
     fn read_ring(&mut self, reader: &mut TickReader, now: Now) -> Batch {
-        // Instruments of ticks that are published by now are listed by now.
+        // Read first: the instruments of all ticks published by now are listed by now.
         let published = reader.behind();
         let has_learned = self.learn(now);
         let most = if has_learned && self.sweep(now) {
             usize::try_from(published).unwrap_or(TICKS_PER_TURN).min(TICKS_PER_TURN)
         } else {
-            // Never so late that the ring may come round meanwhile.
+            // Not if half of the ring is unread: slots could be overwritten while their keys are read.
             let is_near = published < self.env.ring.capacity() as u64 / 2;
             if is_near { self.ticks_of_known(reader.cursor(), TICKS_PER_TURN) } else { 0 }
         };
@@ -80,13 +80,13 @@ impl<S: Socket> Sessions<S> {
         batch
     }
 
-    /// Whether there is something to do though no tick comes.
+    /// Whether there is work even if no tick comes.
     pub(in crate::shard) fn has_to_do(&self) -> bool {
         self.has_to_flush() || self.has_new_status() || self.has_work()
     }
 
-    /// Says goodbye to every client as soon as it was sent all there is, where the ring `is_read` or not; at once if it is
-    /// `late`. False: not yet.
+    /// Closes all connections once the ring `is_read` and everything is sent, or at once if it is `late`. True if it
+    /// did.
     pub(in crate::shard) fn say_goodbye(
         &mut self,
         why: Close,

@@ -1,11 +1,11 @@
-//! Writing: the sessions with something to write are written to in the order of waiting, one write a turn each.
+//! Writing: sessions with something to write are written to, the longest waiting first, one write each per turn.
 
 use super::Sessions;
 use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// Sessions whose memory is prefetched at once, before the first of them is written to. The kernel's work between two writes
-/// leaves less in the near caches.
+/// Sessions whose memory is prefetched at once, before the first of them is written to. Few, because the kernel's work
+/// in each write displaces cache lines.
 const GROUP: usize = 8;
 
 impl<S: Socket> Sessions<S> {
@@ -18,7 +18,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Puts a session that is marked as queued behind those that wait to be written to.
+    /// Appends a session that is marked as queued to those that wait to be written to.
     pub(super) fn enqueue(&mut self, id: u32) {
         let reads = self.connections.get(id).is_some_and(|connection| connection.progress.reads);
         self.egress.enqueue_now(id, reads);
@@ -29,10 +29,10 @@ impl<S: Socket> Sessions<S> {
         self.egress.has_writes()
     }
 
-    /// Writes for the `most` sessions that have waited longest, and for `bulk` of those that read again, one write each. True if
-    /// some are left.
+    /// Writes to the `most` sessions that have waited longest, and to `bulk` of those that reread, one write each. True
+    /// if some are left.
     pub(super) fn flush(&mut self, most: usize, bulk: usize, now: Now) -> bool {
-        // What is queued again here has its turn next time.
+        // A session that is queued again here has its turn next time.
         let writes = self.egress.begin_writes(most);
         for n in 0..writes {
             if n % GROUP == 0 {
@@ -50,7 +50,7 @@ impl<S: Socket> Sessions<S> {
         self.has_to_flush()
     }
 
-    /// Prefetches the memory of the sessions that are written next.
+    /// Prefetches the memory of the sessions that are written to next.
     fn prefetch_next(&self, count: usize) {
         let prefetched = self.egress.upcoming(count).fold(0, |sum, id| {
             let connection = self.connections.get(id);
@@ -63,8 +63,8 @@ impl<S: Socket> Sessions<S> {
 
     fn flush_one(&mut self, id: u32, now: Now) {
         let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
-        // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
-        // stays marked as queued, so that ticks do not put it back before it is writable.
+        // The number may belong to a new session since it was queued, which has a turn of its own. A blocked session
+        // stays marked as queued, so that ticks do not queue it before it is writable.
         if !pending_frames.queued || connection.session.is_blocked() {
             return;
         }
@@ -79,7 +79,7 @@ impl<S: Socket> Sessions<S> {
         }
         pending_frames.queued = false;
         if was_over_full && !connection.session.is_over_full() {
-            // Its requests were left unread for want of room.
+            // Its requests were left unread because there was no room for answers.
             connection.socket.kick();
         }
         if connection.is_at_rest() && connection.progress.status == self.replay_status.version() {
@@ -88,7 +88,7 @@ impl<S: Socket> Sessions<S> {
         self.written(id, now);
     }
 
-    /// What follows a write where there is more to do.
+    /// Does what follows a write if the session is not at rest.
     fn written(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let rest = !connection.session.outbox().is_empty();
