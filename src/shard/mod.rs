@@ -32,7 +32,7 @@ mod readers;
 mod reading;
 mod replay_status;
 mod report;
-mod resolved;
+mod resolve;
 mod sessions;
 mod shortage;
 mod socket;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
-use super::resolved::Resolved;
+use super::resolve::Resolved;
 use super::start::{Beginning, StartAt};
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 

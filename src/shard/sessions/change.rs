@@ -14,7 +14,7 @@ use crate::protocol::{Change, DeliveryPolicy, Id, Mode, Selector, Target};
 use crate::shard::answers::Answer;
 use crate::shard::holdings::Wildcard;
 use crate::shard::pattern::{Holder, Pattern};
-use crate::shard::resolved::Refusal;
+use crate::shard::resolve::Refusal;
 use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 

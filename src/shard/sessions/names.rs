@@ -4,7 +4,7 @@ use super::Sessions;
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::protocol::Selector;
 use crate::shard::pattern::Pattern;
-use crate::shard::resolved::{Refusal, Resolved};
+use crate::shard::resolve::{Refusal, Resolved};
 use crate::shard::socket::Socket;
 
 impl<S: Socket> Sessions<S> {

@@ -14,7 +14,7 @@ use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, Key};
 use crate::protocol::{Mode, Selector, Subscribe};
 use crate::shard::plan::{NoPast, Past, Plan, ResumeStep};
-use crate::shard::resolved::Resolved;
+use crate::shard::resolve::Resolved;
 use crate::shard::shortage::SHORT_OF_MEMORY;
 use crate::shard::socket::Socket;
 use crate::shard::start::{Beginning, StartAt};

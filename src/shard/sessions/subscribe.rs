@@ -1,4 +1,4 @@
-//! `subscribe`: its symbols are [resolved](crate::shard::resolved), it is [planned](crate::shard::plan) where they begin, the
+//! `subscribe`: its symbols are [resolved](crate::shard::resolve), it is [planned](crate::shard::plan) where they begin, the
 //! answer is written, then the subscriptions are made. Each of these stages goes on over turns where it has no steps left.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::protocol::{Id, Selector, Subscribe};
 use crate::shard::answers::Answer;
 use crate::shard::holdings::Wildcard;
 use crate::shard::plan::{NoPast, Plan};
-use crate::shard::resolved::{Refusal, Resolved};
+use crate::shard::resolve::{Refusal, Resolved};
 use crate::shard::shortage::{SHORT_OF_MEMORY, short_of_memory};
 use crate::shard::socket::Socket;
 use crate::shard::spec::SubscribeSpec;
